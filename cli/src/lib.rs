@@ -1,0 +1,1 @@
+//! redbutton, what people type.

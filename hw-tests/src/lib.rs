@@ -1,0 +1,1 @@
+//! The lab: the real daemons together, on real cgroups.

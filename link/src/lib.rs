@@ -1,0 +1,1 @@
+//! How a daemon at a site reaches the controller: dial out over mTLS, then serve.

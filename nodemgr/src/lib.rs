@@ -1,0 +1,1 @@
+//! On every node: slivers, holds, kill.
