@@ -1,1 +1,16 @@
-//! The lab: the real daemons together, on real cgroups.
+//! The lab: the real daemons together, on real cgroups, with real certificates.
+//!
+//! - [`fleet`] starts `redbutton-controller` and `redbutton-nodemgr` as a person would, one folder a fleet,
+//!   and takes everything down again, also after a panic;
+//! - [`agents`] are simulated node managers over the real link, thousands in one process;
+//! - [`sleepers`] are processes to be killed, by the thousand;
+//! - [`ssh`] is the peer that people use today;
+//! - [`measure`] reads clocks and memory of other processes, and makes percentiles.
+//!
+//! Nothing depends on this package. Its tests need root and a cgroup2 mount and say so when they skip.
+
+pub mod agents;
+pub mod fleet;
+pub mod measure;
+pub mod sleepers;
+pub mod ssh;

@@ -1,0 +1,9 @@
+//! The link over loopback, with real certificates and real TLS.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod calls;
+mod flood;
+mod redial;
+mod trust;
