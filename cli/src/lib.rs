@@ -1,1 +1,34 @@
-//! redbutton, what people type.
+//! `redbutton`, what people type.
+//!
+//! ```text
+//! args ──► commands ──► client ──► controller (gRPC over mutual TLS)
+//!              │           │
+//!              │        failure   one clear message, one next step, one exit code
+//!              ▼
+//!   wire ──► view ──► render ──► out
+//!         own structs   pure text   the only place that writes
+//! ```
+//!
+//! - `view` turns wire messages into structs of our own; `--json` prints exactly those, so that the keys are a
+//!   promise and not an accident of the protocol.
+//! - `render` is pure: views, the time and a width in, text out. `out` makes control characters visible whatever
+//!   the text came from: nodes are hostile, and a terminal obeys escape sequences.
+//! - `press` sends an order with one idempotency key however often the connection breaks; `follow` watches it.
+//! - `exit` decides the exit code from counts, purely.
+
+pub mod args;
+mod bundle;
+mod client;
+mod commands;
+pub mod exit;
+mod failure;
+mod follow;
+mod out;
+mod press;
+mod progress;
+mod render;
+mod text;
+mod view;
+mod when;
+
+pub use commands::run;

@@ -1,0 +1,250 @@
+//! `redbutton audit …`
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use audit::{Draft, Entry, Hash, Head, lines};
+use proto::v1;
+use serde::Serialize;
+
+use super::{Context, PAGE};
+use crate::args::{AuditCommand, VerifyArgs};
+use crate::client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::render;
+use crate::text;
+use crate::view;
+use crate::when::Time;
+
+const EXPORTING: &str = "exporting the audit";
+
+/// `audit verify --json`
+#[derive(Serialize)]
+struct Verified {
+    verified: bool,
+    entries: u64,
+    /// Where the chain ends, for the next `--witness`.
+    head: String,
+    witnesses: usize,
+    witnesses_before_start: usize,
+}
+
+/// Checks an exported file; needs no controller.
+pub(super) fn verify(args: &VerifyArgs, out: Out) -> Result<Exit, Failure> {
+    let VerifyArgs {
+        file,
+        witnesses,
+        start,
+    } = args;
+    let what = || format!("audit file {}", file.display());
+    let opened = File::open(file).map_err(|source| Failure::File { what: what(), source })?;
+    let found =
+        audit::verify_lines(BufReader::new(opened), *start, witnesses).map_err(|error| match error {
+            lines::LinesError::Read { line, source } => Failure::File {
+                what: format!("{}, line {line}", what()),
+                source,
+            },
+            broken => Failure::Audit(format!("{}: {broken}", what())),
+        })?;
+    let view = Verified {
+        verified: true,
+        entries: found.entries,
+        head: found.head.to_string(),
+        witnesses: found.witnesses,
+        witnesses_before_start: found.before_start,
+    };
+    out.result(&view, |_| {
+        let mut page = format!(
+            "{} form one chain\nhead: {}\n",
+            text::count(view.entries, "entry", "entries"),
+            view.head
+        );
+        if view.witnesses > 0 {
+            page.push_str(&format!(
+                "{} in it\n",
+                text::count(view.witnesses as u64, "witness is", "witnesses are")
+            ));
+        } else {
+            page.push_str(
+                "no witness: a tail cut off, or a chain rewritten to its end, would not show (--witness)\n",
+            );
+        }
+        page
+    })?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn run(command: AuditCommand, context: &Context) -> Result<Exit, Failure> {
+    match command {
+        AuditCommand::Verify(args) => verify(&args, context.out),
+        AuditCommand::Log {
+            limit,
+            person,
+            target,
+            order,
+        } => {
+            let filter = v1::ListAuditRequest {
+                person: person.map(String::from).unwrap_or_default(),
+                target: target.unwrap_or_default(),
+                order: order.map(String::from).unwrap_or_default(),
+                ..Default::default()
+            };
+            log(limit, filter, context).await?;
+            Ok(Exit::Done)
+        }
+        AuditCommand::Export { from, output } => {
+            export(from, output.as_deref(), context).await?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Newest first, page by page: each page comes oldest first.
+async fn log(limit: u32, filter: v1::ListAuditRequest, context: &Context) -> Result<(), Failure> {
+    let out = context.out;
+    let client = context.client().await?;
+    let now = Time::now();
+    let mut missing = limit;
+    let mut before = 0;
+    loop {
+        let request = v1::ListAuditRequest {
+            page_size: missing.min(PAGE),
+            before,
+            ..filter.clone()
+        };
+        let reply = client
+            .call("reading the audit", client.audit().list(request))
+            .await?;
+        for entry in reply.entries.into_iter().rev().take(missing as usize) {
+            let entry = view::audit::Entry::from(entry);
+            missing -= 1;
+            if out.json {
+                out.json_line(&entry)?;
+            } else {
+                out.text_line(&render::audit::entry(&entry, now))?;
+            }
+        }
+        // A page must lead further back, or it would lead in a circle.
+        let further = reply.next_before > 0 && (before == 0 || reply.next_before < before);
+        if missing == 0 || !further {
+            return Ok(());
+        }
+        before = reply.next_before;
+    }
+}
+
+async fn export(from: u64, output: Option<&Path>, context: &Context) -> Result<(), Failure> {
+    let out = context.out;
+    let Some(path) = output else {
+        let mut line = Vec::new();
+        let summary = entries(from, context, |entry| {
+            line.clear();
+            lines::write(&mut line, entry).map_err(Failure::Output)?;
+            out.formed_json(&String::from_utf8_lossy(&line))
+        })
+        .await?;
+        out.note(&summary);
+        return Ok(());
+    };
+    let failed = |source| Failure::File {
+        what: format!("file {}", path.display()),
+        source,
+    };
+    // The audit names people and reasons: for its owner alone.
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    let mut to = BufWriter::new(file);
+    let written = entries(from, context, |entry| {
+        lines::write(&mut to, entry).map_err(failed)
+    })
+    .await;
+    let kept = written.and_then(|summary| to.flush().map(|()| summary).map_err(failed));
+    if kept.is_err() {
+        // Half an audit would verify as a whole one. What cannot be removed is named by the error all the same.
+        let _ = std::fs::remove_file(path);
+    }
+    out.note(&format!("{} in {}", kept?, path.display()));
+    Ok(())
+}
+
+/// Hands every entry from `from` on to `each`; returns how many there were, and the last head.
+async fn entries(
+    from: u64,
+    context: &Context,
+    mut each: impl FnMut(&Entry) -> Result<(), Failure>,
+) -> Result<String, Failure> {
+    let client = context.client().await?;
+    let request = v1::ExportAuditRequest { from };
+    let mut stream = client.call(EXPORTING, client.audit().export(request)).await?;
+    let mut head: Option<Head> = None;
+    let mut count = 0;
+    loop {
+        let next = tokio::time::timeout(client.timeout(), stream.message()).await;
+        let late = || Failure::Broken {
+            doing: EXPORTING.to_owned(),
+            trouble: client::Trouble::TooLate,
+        };
+        let next = next
+            .map_err(|_| late())?
+            .map_err(|status| client::failure(EXPORTING, status))?;
+        let Some(entry) = next else { break };
+        let entry = checked(entry)?;
+        each(&entry)?;
+        head = Some(entry.head());
+        count += 1;
+    }
+    let head = head.map(|head| format!("; head {head}")).unwrap_or_default();
+    Ok(format!("{}{head}", text::count(count, "entry", "entries")))
+}
+
+/// From the wire, exactly: what does not fit cannot be hashed again and is an error, never a guess.
+fn checked(wire: v1::AuditEntry) -> Result<Entry, Failure> {
+    let sequence = wire.sequence;
+    let bad = |field: &str| {
+        Failure::Audit(format!(
+            "audit entry {sequence} from the controller has a malformed {field}"
+        ))
+    };
+    let hash = |bytes: &[u8], field: &str| <[u8; 32]>::try_from(bytes).map(Hash::new).map_err(|_| bad(field));
+    let role = match wire.role {
+        0 => None,
+        number => Some(
+            v1::Role::try_from(number)
+                .map_err(|_| bad("role"))?
+                .checked()
+                .map_err(|_| bad("role"))?,
+        ),
+    };
+    Ok(Entry {
+        sequence,
+        previous: hash(&wire.previous, "previous")?,
+        hash: hash(&wire.hash, "hash")?,
+        said: Draft {
+            at_ms: wire.at_ms,
+            version: wire.version.ok_or_else(|| bad("version"))?.into(),
+            person: match wire.person.as_str() {
+                "" => None,
+                name => Some(name.parse().map_err(|_| bad("person"))?),
+            },
+            role,
+            action: wire.action,
+            target: wire.target,
+            reason: wire.reason,
+            evidence: wire.evidence,
+            outcome: wire.outcome.parse().map_err(|_| bad("outcome"))?,
+            detail: wire.detail,
+            order: match wire.order.as_str() {
+                "" => None,
+                id => Some(id.parse().map_err(|_| bad("order"))?),
+            },
+        },
+    })
+}

@@ -1,0 +1,28 @@
+//! Holds as text.
+
+use super::{cell, name};
+use crate::text;
+use crate::view::hold::Hold;
+use crate::when::Time;
+
+/// Three lines a hold: the id with what it holds, who set it, and why. Empty when there are none.
+pub(crate) fn holds(holds: &[Hold], now: Time, width: u16) -> String {
+    let mut page = String::new();
+    for hold in holds {
+        let what = hold
+            .slice
+            .as_deref()
+            .map_or_else(|| "every sliver".to_owned(), name);
+        page.push_str(&format!(
+            "{}  {} {what}, {}\n    by {} ({}), {}\n    {}\n",
+            text::line(&hold.id, 36),
+            hold.kind.text(),
+            cell(&hold.scope.text()),
+            name(&hold.holder),
+            hold.role.text(),
+            hold.set_at.both(now),
+            text::line(&hold.reason, usize::from(width).saturating_sub(4) * 2),
+        ));
+    }
+    page
+}
