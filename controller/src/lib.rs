@@ -1,1 +1,27 @@
 //! The centre: people, orders, audit.
+//!
+//! ```text
+//! people  ──mTLS──▶ services ─▶ authz ─▶ fleet ──▶ store (SQLite, the audit's hash chain)
+//!                                          │ commit, then send
+//! nodes   ──mTLS──▶ link ─────────────────▶┘
+//! ```
+//!
+//! - [`serve`]: both ports, until a token is cancelled. [`Config`] says where.
+//! - [`orders`]: what a wish becomes and what became of it; pure.
+//! - [`fleet`]: the nodes, and the orders on their way to them.
+//! - `services`: what people call.
+//! - [`store`]: what is never forgotten. [`admin`], [`pki`]: `init` and `issue`, without a running controller.
+
+pub mod admin;
+pub mod config;
+mod error;
+pub mod fleet;
+pub mod orders;
+pub mod pki;
+mod serve;
+mod services;
+pub mod store;
+
+pub use config::{Config, ConfigError};
+pub use error::{CODE_HEADER, Error};
+pub use serve::{Handle, ServeError, serve};

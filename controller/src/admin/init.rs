@@ -1,0 +1,294 @@
+//! `init`: a new controller, whole or not at all.
+
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use authz::Grant;
+use proto::bundle::Bundle;
+use proto::{PersonName, Version};
+use time::OffsetDateTime;
+
+use super::{Addresses, AdminError, files, millis, whose_shell};
+use crate::pki::{Ca, FileError, Issued, PERSON_LIFE, ServerName, create_private, sync_directory};
+use crate::store::{About, NewPerson, Note, SqliteStore, Store};
+
+/// What a new controller is to be.
+#[derive(Debug, Clone)]
+pub struct Init {
+    /// The state directory: not there yet, or empty.
+    pub dir: PathBuf,
+    /// DNS names and IP addresses under which peers reach the controller.
+    pub names: Vec<String>,
+    /// At least two: acts of two people need them, and they vouch for each other from the first day.
+    pub support: Vec<PersonName>,
+    /// Where bundles tell people to dial; empty: every name, port 7443.
+    pub people: Vec<String>,
+    /// Where bundles tell daemons to dial; empty: every name, port 7444.
+    pub daemons: Vec<String>,
+}
+
+/// What `init` made.
+#[derive(Debug, Clone)]
+pub struct Initialised {
+    /// The state directory.
+    pub dir: PathBuf,
+    /// The support people's bundles: private keys, to be handed over and taken away from here.
+    pub bundles: Vec<PathBuf>,
+    /// Until when those are good.
+    pub bundles_expire: OffsetDateTime,
+    /// Until when the CA is good.
+    pub ca_expires: OffsetDateTime,
+}
+
+impl fmt::Display for Initialised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "controller made in {}; its CA is good until {}",
+            self.dir.display(),
+            self.ca_expires.date()
+        )?;
+        writeln!(
+            f,
+            "support bundles, good until {}, each a private key to hand over and delete here:",
+            self.bundles_expire.date()
+        )?;
+        for bundle in &self.bundles {
+            writeln!(f, "  {}", bundle.display())?;
+        }
+        write!(
+            f,
+            "the CA's key stands unencrypted in {}, mode 0600",
+            self.dir.join(files::CA_KEY).display()
+        )
+    }
+}
+
+/// Makes a new controller. Everything is built in a directory beside and renamed into place.
+///
+/// # Errors
+/// See [`AdminError`]; then nothing was made.
+pub async fn init(wish: &Init, now: OffsetDateTime) -> Result<Initialised, AdminError> {
+    let names = wish
+        .names
+        .iter()
+        .map(|name| name.parse())
+        .collect::<Result<Vec<ServerName>, _>>()?;
+    if names.is_empty() {
+        return Err(AdminError::NoName);
+    }
+    let mut addresses = Addresses::of_names(&names);
+    for (wanted, list) in [
+        (&wish.people, &mut addresses.people),
+        (&wish.daemons, &mut addresses.daemons),
+    ] {
+        if !wanted.is_empty() {
+            list.clone_from(wanted);
+        }
+    }
+    addresses.check()?;
+    let mut people = wish.support.clone();
+    people.sort();
+    people.dedup();
+    if people.len() < 2 || people.len() != wish.support.len() {
+        let got = wish
+            .support
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(AdminError::SupportPeople {
+            got: if got.is_empty() { "none".to_owned() } else { got },
+        });
+    }
+    // The directory's owner is whom the service runs as, where the package made it.
+    let owner = look_at(&wish.dir)?;
+
+    let scaffold = Scaffold::beside(&wish.dir)?;
+    let (ca_expires, bundles_expire) = build(&scaffold.path, &names, &addresses, &wish.support, now).await?;
+    if let Some((uid, gid)) = owner {
+        hand_over(&scaffold.path, uid, gid)?;
+    }
+    scaffold.put(&wish.dir)?;
+    let bundles = wish
+        .support
+        .iter()
+        .map(|name| bundle_path(&wish.dir, name))
+        .collect();
+    Ok(Initialised {
+        dir: wish.dir.clone(),
+        bundles,
+        bundles_expire,
+        ca_expires,
+    })
+}
+
+fn bundle_path(dir: &Path, name: &PersonName) -> PathBuf {
+    dir.join(files::BUNDLES).join(format!("{name}.bundle"))
+}
+
+/// Not there: `None`. There and empty: whose it is.
+fn look_at(dir: &Path) -> Result<Option<(u32, u32)>, AdminError> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::io(dir, "read")(error).into()),
+        Ok(mut entries) => match entries.next() {
+            Some(_) => Err(AdminError::NotEmpty { dir: dir.to_owned() }),
+            None => {
+                let meta = fs::metadata(dir).map_err(FileError::io(dir, "read"))?;
+                Ok(Some((meta.uid(), meta.gid())))
+            }
+        },
+    }
+}
+
+async fn build(
+    dir: &Path,
+    names: &[ServerName],
+    addresses: &Addresses,
+    support: &[PersonName],
+    now: OffsetDateTime,
+) -> Result<(OffsetDateTime, OffsetDateTime), AdminError> {
+    let (ca, key) = Ca::generate(now)?;
+    let controller = ca.controller(names, now)?;
+    create_private(&dir.join(files::CA), ca.pem())?;
+    create_private(&dir.join(files::CA_KEY), key.expose())?;
+    create_private(&dir.join(files::CONTROLLER), &controller.certificate)?;
+    create_private(&dir.join(files::CONTROLLER_KEY), controller.key.expose())?;
+    addresses.create(dir)?;
+
+    let bundles = dir.join(files::BUNDLES);
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&bundles)
+        .map_err(FileError::io(&bundles, "create"))?;
+    let mut expire = ca.expires();
+    for name in support {
+        let issued = ca.person(name, PERSON_LIFE, now)?;
+        expire = expire.min(issued.expires);
+        let bundle = bundle(&ca, issued, name.as_str(), addresses.people.clone());
+        create_private(&bundle_path(dir, name), &bundle.to_text())?;
+    }
+
+    let store = SqliteStore::create(&dir.join(files::DATABASE)).await?;
+    let filled = fill(&store, support, now).await;
+    store.close().await?;
+    filled?;
+    sync_directory(dir)?;
+    Ok((ca.expires(), expire))
+}
+
+async fn fill(store: &SqliteStore, support: &[PersonName], now: OffsetDateTime) -> Result<(), AdminError> {
+    let incarnation = store.incarnation().await?;
+    let note = |action: &str, target: String, detail: String| Note {
+        draft: audit::Draft {
+            at_ms: millis(now),
+            version: Version {
+                incarnation,
+                epoch: 0,
+            },
+            person: None,
+            role: None,
+            action: action.to_owned(),
+            target,
+            reason: "controller init".to_owned(),
+            evidence: String::new(),
+            outcome: audit::Outcome::Done,
+            detail,
+            order: None,
+        },
+        about: About::default(),
+    };
+    store
+        .append_audit(note(
+            "init",
+            "controller".to_owned(),
+            format!("by {}", whose_shell()),
+        ))
+        .await?;
+    for name in support {
+        let person = NewPerson {
+            name: name.clone(),
+            full_name: String::new(),
+            email: String::new(),
+            grants: vec![Grant::Support],
+        };
+        let detail = format!("support, with a bundle, by {}", whose_shell());
+        store
+            .create_person(&person, note("init-person", name.to_string(), detail))
+            .await?;
+    }
+    Ok(())
+}
+
+/// The bundle of somebody, with the addresses of their port.
+pub(super) fn bundle(ca: &Ca, issued: Issued, name: &str, controllers: Vec<String>) -> Bundle {
+    Bundle {
+        format: Bundle::FORMAT,
+        identity: issued.identity.to_string(),
+        name: name.to_owned(),
+        controllers,
+        ca: ca.pem().to_owned(),
+        certificate: issued.certificate,
+        key: issued.key,
+    }
+}
+
+/// The directory in which everything is built; removed unless it was put in its place.
+struct Scaffold {
+    path: PathBuf,
+    parent: PathBuf,
+    done: bool,
+}
+
+impl Scaffold {
+    fn beside(dir: &Path) -> Result<Self, AdminError> {
+        let parent = match dir.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        fs::create_dir_all(&parent).map_err(FileError::io(&parent, "create"))?;
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let path = parent.join(format!(".{name}.init.{}", std::process::id()));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(FileError::io(&path, "create"))?;
+        Ok(Self {
+            path,
+            parent,
+            done: false,
+        })
+    }
+
+    /// An empty directory gives way, one that was filled meanwhile does not.
+    fn put(mut self, dir: &Path) -> Result<(), AdminError> {
+        fs::rename(&self.path, dir).map_err(|error| match error.kind() {
+            std::io::ErrorKind::DirectoryNotEmpty => AdminError::NotEmpty { dir: dir.to_owned() },
+            _ => FileError::io(dir, "put the new controller in its place")(error).into(),
+        })?;
+        self.done = true;
+        Ok(sync_directory(&self.parent)?)
+    }
+}
+
+impl Drop for Scaffold {
+    fn drop(&mut self) {
+        if !self.done {
+            // Best effort: what is left is private and under a hidden name.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn hand_over(path: &Path, uid: u32, gid: u32) -> Result<(), AdminError> {
+    chown(path, Some(uid), Some(gid)).map_err(FileError::io(path, "hand over"))?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path).map_err(FileError::io(path, "read"))? {
+            hand_over(&entry.map_err(FileError::io(path, "read"))?.path(), uid, gid)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use proto::{NodeName, PersonName, SiteName};
+
+/// The centre of Redbutton: people, orders, audit.
+#[derive(Debug, Parser)]
+#[command(name = "redbutton-controller", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Configuration file.
+    #[arg(long, short, global = true, default_value = "/etc/redbutton/controller.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// State directory, instead of the configuration's.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new controller: CA, database, bundles of the first two support people.
+    Init(InitArgs),
+    /// Make a bundle for a person or a node; also while the controller serves.
+    #[command(subcommand)]
+    Issue(Issue),
+    /// Serve people and nodes.
+    Serve(ServeArgs),
+}
+
+/// A new controller.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// A DNS name or IP address under which the controller is reached; again for each.
+    #[arg(long = "name", required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// A support person; at least two.
+    #[arg(long, required = true, value_name = "PERSON")]
+    pub(crate) support: Vec<PersonName>,
+    /// Where people dial, HOST:PORT, instead of every name with port 7443; again for each.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) people: Vec<String>,
+    /// Where daemons dial, HOST:PORT, instead of every name with port 7444; again for each.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) daemons: Vec<String>,
+}
+
+/// A bundle.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Issue {
+    /// For a person whom support has created.
+    Person {
+        /// Who.
+        name: PersonName,
+        /// Where the bundle goes; nothing may stand there.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// Where to dial, HOST:PORT, instead of what init recorded; again for each.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<String>,
+        /// Days until it ends.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+        days: Option<u16>,
+    },
+    /// For a node; it is enrolled if it is new.
+    Node {
+        /// Its DNS name.
+        name: NodeName,
+        /// Its site; required for a new node.
+        #[arg(long, value_name = "SITE")]
+        site: Option<SiteName>,
+        /// Where the bundle goes; nothing may stand there.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// Where to dial, HOST:PORT, instead of what init recorded; again for each.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<String>,
+        /// Days until it ends.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+        days: Option<u16>,
+    },
+}
+
+/// Serving.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen for people, instead of the configuration's.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) people: Option<std::net::SocketAddr>,
+    /// Where to listen for daemons, instead of the configuration's.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) daemons: Option<std::net::SocketAddr>,
+    /// Written once both ports listen: the line that also goes to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}

@@ -1,0 +1,360 @@
+//! The life of one link.
+//!
+//! ```text
+//! who? ─▶ Report (deadline) ─▶ one step under the lock: registered, owed orders, holds ─▶ Obey ─▶ Watch
+//!                                                                                       │
+//!                              answers ─▶ recorder,  reports ─▶ facts  ◀────────────────┘ until the link ends
+//! ```
+//! An answer counts for the node of the certificate, whatever it says of itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream;
+use http::uri::PathAndQuery;
+use link::{Accepted, Link};
+use prost::Message;
+use proto::v1::slivers_client::SliversClient;
+use proto::v1::{Answer, NodeReport, ReportRequest, WatchNodeRequest};
+use proto::{DaemonRole, HoldId, Identity, NodeId, OrderId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::client::Grpc;
+use tonic::{Request, Status, Streaming};
+
+use super::facts::{self, Checked, ReportError};
+use super::frames::{Lean, Outgoing};
+use super::recorder::Item;
+use super::{Fleet, Member, now_ms};
+use crate::orders::{NodeIndex, NodeRef};
+use crate::store::NodeSeen;
+
+/// Presses that a link may be behind before it counts as stuck. A node that only has not been scheduled yet is
+/// not stuck, however quick the fingers of support.
+const COMMANDS: usize = 256;
+/// Bytes of an answer that are kept; evidence goes first.
+const MAX_ANSWER: usize = 64 << 10;
+/// Characters of an answer's detail.
+const MAX_DETAIL: usize = 1_000;
+/// Unknown holds of a node that are shown.
+const MAX_STRANGE: usize = 64;
+
+/// Why a link came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    #[error("{0} is no node manager")]
+    Role(Identity),
+    #[error("node {0} is not enrolled")]
+    Unknown(NodeId),
+    #[error(transparent)]
+    Link(#[from] link::AttachError),
+    #[error("{step} failed: {status}")]
+    Call { step: &'static str, status: Status },
+    #[error("{step} took longer than {after:?}")]
+    Deadline { step: &'static str, after: Duration },
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error("cannot look up what the node reported")]
+    Store(#[from] crate::store::StoreError),
+}
+
+/// A link with its streams.
+struct Attached {
+    index: NodeIndex,
+    node: NodeId,
+    generation: u64,
+    answers: Streaming<Answer>,
+    reports: Streaming<NodeReport>,
+}
+
+impl Fleet {
+    /// Takes a connection from the daemons' port and keeps it to its end, or to the controller's (`cut`).
+    pub async fn attend(self: Arc<Self>, accepted: Accepted, cut: CancellationToken) {
+        let peer = accepted.peer().clone();
+        let Some(attached) = cut.run_until_cancelled(Box::pin(self.attach(accepted))).await else { return };
+        match attached {
+            Err(error) => tracing::warn!(node = %peer.identity, address = %peer.address, %error, "not attached"),
+            Ok((attached, link)) => {
+                tracing::debug!(node = %peer.identity, address = %peer.address, "attached");
+                let closed = link.closed();
+                let (index, node, generation) = (attached.index, attached.node, attached.generation);
+                // Only the registry holds the link from here on.
+                drop(link);
+                let reading = self.read(attached);
+                tokio::select! {
+                    () = cut.cancelled() => {}
+                    ended = closed => tracing::debug!(%node, %ended, "link ended"),
+                    () = reading => {}
+                }
+                self.detach(index, node, generation).await;
+            }
+        }
+    }
+
+    async fn attach(&self, accepted: Accepted) -> Result<(Attached, Link), AttachError> {
+        let id = match &accepted.peer().identity {
+            Identity::Daemon(id, DaemonRole::NodeManager) => *id,
+            other => return Err(AttachError::Role(other.clone())),
+        };
+        let Some((index, member)) = self.find_fresh(&NodeRef::Id(id)).await else {
+            return Err(AttachError::Unknown(id));
+        };
+        let link = link::attach(accepted, self.config.link).await?;
+        let attached = self.introduce(index, &member, &link).await;
+        if attached.is_err() {
+            link.cut();
+        }
+        Ok((attached?, link))
+    }
+
+    /// A call with a deadline: the link has none of its own.
+    async fn within<T>(
+        &self,
+        step: &'static str,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, AttachError> {
+        let after = self.config.attach_deadline;
+        match tokio::time::timeout(after, call).await {
+            Ok(done) => done.map_err(|status| AttachError::Call { step, status }),
+            Err(_) => Err(AttachError::Deadline { step, after }),
+        }
+    }
+
+    async fn introduce(&self, index: NodeIndex, member: &Member, link: &Link) -> Result<Attached, AttachError> {
+        let mut client = SliversClient::with_origin(link.clone(), Link::origin())
+            .max_decoding_message_size(proto::MAX_MESSAGE_BYTES);
+        let report = self.within("Report", client.report(ReportRequest {})).await?.into_inner();
+        let checked = facts::check(report, member.id)?;
+        let (released, strange) = self.sort_out(&checked.holds).await?;
+        if !strange.is_empty() {
+            tracing::warn!(node = %member.name, holds = ?strange, "holds that the controller does not know: they stand");
+        }
+
+        let (commands, pressed) = mpsc::channel(COMMANDS);
+        let at_ms = now_ms();
+        let owed = {
+            let mut state = self.lock();
+            let Some(node) = state.node_mut(index) else { return Err(AttachError::Unknown(member.id)) };
+            if node.facts.learn(&checked, at_ms) {
+                tracing::error!(node = %member.name, boot = %checked.boot, "two boot ids alternate: a cloned disk?");
+            }
+            node.facts.strange_holds = strange.into();
+            state.attach(index, checked.boot, &released, commands, link.clone(), at_ms)
+        };
+        let Some(owed) = owed else { return Err(AttachError::Unknown(member.id)) };
+        if let Some(old) = owed.replaced {
+            old.link.cut();
+        }
+        for verdict in owed.verdicts {
+            self.hand_over(Item::Verdict(verdict)).await;
+        }
+        let generation = owed.generation;
+        let streams = self.open_streams(link, Outgoing::new(owed.batch, pressed)).await;
+        let (answers, reports) = match streams {
+            Ok(streams) => streams,
+            Err(error) => {
+                self.lock().detach(index, generation);
+                return Err(error);
+            }
+        };
+        let report = Some(checked.report.encode_to_vec());
+        self.hand_over(Item::Seen(NodeSeen { node: member.id, at_ms, boot_id: Some(checked.boot), report })).await;
+        Ok(Attached { index, node: member.id, generation, answers, reports })
+    }
+
+    /// Which of the reported holds were released meanwhile, and which nobody here knows.
+    async fn sort_out(&self, reported: &[HoldId]) -> Result<(Vec<HoldId>, Vec<HoldId>), AttachError> {
+        let mut others: Vec<HoldId> = {
+            let state = self.lock();
+            reported.iter().copied().filter(|id| !state.holds.contains_key(id)).collect()
+        };
+        if others.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        others.sort_unstable();
+        others.dedup();
+        let released = self.store.released_among(&others).await?;
+        let known = self.store.known_among(&others).await?;
+        others.retain(|id| !known.contains(id));
+        others.truncate(MAX_STRANGE);
+        Ok((released, others))
+    }
+
+    async fn open_streams(
+        &self,
+        link: &Link,
+        outgoing: Outgoing,
+    ) -> Result<(Streaming<Answer>, Streaming<NodeReport>), AttachError> {
+        let mut grpc = Grpc::with_origin(link.clone(), Link::origin())
+            .max_decoding_message_size(proto::MAX_MESSAGE_BYTES);
+        let path = PathAndQuery::from_static("/redbutton.v1.Slivers/Obey");
+        let obey = grpc.streaming(Request::new(outgoing), path, Lean::<Answer>::default());
+        let answers = self.within("Obey", obey).await?.into_inner();
+        let interval_ms = u32::try_from(self.config.report_interval.as_millis()).unwrap_or(u32::MAX);
+        let request = bytes::Bytes::from(WatchNodeRequest { interval_ms }.encode_to_vec());
+        let path = PathAndQuery::from_static("/redbutton.v1.Slivers/Watch");
+        let once = stream::once(std::future::ready(request));
+        let watch = grpc.streaming(Request::new(once), path, Lean::<NodeReport>::default());
+        let reports = self.within("Watch", watch).await?.into_inner();
+        Ok((answers, reports))
+    }
+
+    /// Reads answers and reports until one of the streams ends.
+    async fn read(&self, attached: Attached) {
+        let Attached { index, node, mut answers, mut reports, .. } = attached;
+        let mut first_sync = true;
+        loop {
+            tokio::select! {
+                biased;
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) if answer.order.is_empty() => {
+                        self.synced(index, node, &answer, std::mem::take(&mut first_sync)).await;
+                    }
+                    Ok(Some(answer)) => self.answered(index, node, answer).await,
+                    Ok(None) => return tracing::debug!(%node, "Obey ended"),
+                    Err(status) => return tracing::debug!(%node, %status, "Obey failed"),
+                },
+                report = reports.message() => match report {
+                    Ok(Some(report)) => if !self.reported(index, node, report) { return },
+                    Ok(None) => return tracing::debug!(%node, "Watch ended"),
+                    Err(status) => return tracing::debug!(%node, %status, "Watch failed"),
+                },
+            }
+        }
+    }
+
+    async fn answered(&self, index: NodeIndex, node: NodeId, mut answer: Answer) {
+        let Ok(order) = answer.order.parse::<OrderId>() else {
+            return tracing::debug!(%node, "answer to no order");
+        };
+        bound(&mut answer);
+        let answer = Box::new(answer);
+        self.hand_over(Item::Heard { node: index, order, answer, at_ms: now_ms() }).await;
+    }
+
+    /// The node says what holds on it now.
+    async fn synced(&self, index: NodeIndex, node: NodeId, answer: &Answer, first: bool) {
+        let holds: Vec<HoldId> = answer.holds.iter().take(4_096).filter_map(|id| id.parse().ok()).collect();
+        let strange = match self.sort_out(&holds).await {
+            Ok((_, strange)) => strange,
+            Err(error) => return tracing::warn!(%node, %error, "cannot look up the node's holds"),
+        };
+        if first && !strange.is_empty() {
+            self.note(strange_note(node, self.site_of(node), &strange, self.now())).await;
+        }
+        if let Some(known) = self.lock().node_mut(index) {
+            known.facts.strange_holds = strange.into();
+        }
+    }
+
+    /// False when the report cannot be this node's: the link is not worth keeping.
+    fn reported(&self, index: NodeIndex, node: NodeId, report: NodeReport) -> bool {
+        let checked = match facts::check(report, node) {
+            Ok(checked) => checked,
+            Err(error) => {
+                tracing::warn!(%node, %error, "link closed");
+                return false;
+            }
+        };
+        self.take_report(index, &checked);
+        true
+    }
+
+    fn take_report(&self, index: NodeIndex, checked: &Checked) {
+        if let Some(known) = self.lock().node_mut(index) {
+            known.facts.learn(checked, now_ms());
+        }
+    }
+
+    async fn detach(&self, index: NodeIndex, node: NodeId, generation: u64) {
+        let report = {
+            let mut state = self.lock();
+            if !state.detach(index, generation) {
+                // A newer link has taken its place.
+                return;
+            }
+            state.node(index).map(|known| known.facts.report.to_vec()).filter(|report| !report.is_empty())
+        };
+        self.hand_over(Item::Seen(NodeSeen { node, at_ms: now_ms(), boot_id: None, report })).await;
+    }
+
+    /// To the recorder. Waits when it is behind, which holds up this link alone; after the end nobody records.
+    async fn hand_over(&self, item: Item) {
+        let _ = self.items.send(item).await;
+    }
+}
+
+/// Cuts an answer to what is kept of it: evidence goes first, then the slivers.
+fn bound(answer: &mut Answer) {
+    if answer.detail.chars().nth(MAX_DETAIL).is_some() {
+        answer.detail = answer.detail.chars().take(MAX_DETAIL).collect();
+    }
+    answer.holds.clear();
+    if answer.encoded_len() <= MAX_ANSWER {
+        return;
+    }
+    for sliver in &mut answer.slivers {
+        if let Some(evidence) = &mut sliver.evidence {
+            evidence.processes.clear();
+            "too long for the controller".clone_into(&mut evidence.incomplete);
+        }
+    }
+    if answer.encoded_len() > MAX_ANSWER {
+        answer.slivers.clear();
+        answer.slivers.shrink_to_fit();
+        answer.detail = format!("proof too long for the controller: {}", answer.detail).chars().take(MAX_DETAIL).collect();
+    }
+}
+
+fn strange_note(
+    node: NodeId,
+    site: Option<proto::SiteName>,
+    holds: &[HoldId],
+    version: proto::Version,
+) -> crate::store::Note {
+    let ids: Vec<String> = holds.iter().take(16).map(HoldId::to_string).collect();
+    crate::store::Note {
+        draft: audit::Draft {
+            at_ms: now_ms(),
+            version,
+            person: None,
+            role: None,
+            action: "import-hold".into(),
+            target: format!("node {node}"),
+            reason: String::new(),
+            evidence: String::new(),
+            outcome: audit::Outcome::Failed,
+            detail: format!(
+                "{} holds stand on the node that the controller does not know; they stay: {}",
+                holds.len(),
+                ids.join(", ")
+            ),
+            order: None,
+        },
+        about: crate::store::About { slice: None, site, node: Some(node) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::{Evidence, Process, SliverProof};
+
+    #[test]
+    fn an_answer_too_long_loses_evidence_before_proofs() {
+        let process = Process { command_line: "x".repeat(200), ..Process::default() };
+        let evidence = Evidence { processes: vec![process; 1_000], incomplete: String::new() };
+        let sliver = SliverProof { slice: "a_b".into(), evidence: Some(evidence), ..SliverProof::default() };
+        let mut answer = Answer { slivers: vec![sliver], detail: "d".repeat(5_000), ..Answer::default() };
+        bound(&mut answer);
+        assert!(answer.encoded_len() <= MAX_ANSWER);
+        assert_eq!(answer.slivers.len(), 1);
+        assert_eq!(answer.slivers[0].evidence.as_ref().map(|e| e.processes.len()), Some(0));
+        let mut hostile = Answer {
+            slivers: vec![SliverProof { detail: "x".repeat(100), ..SliverProof::default() }; 5_000],
+            ..Answer::default()
+        };
+        bound(&mut hostile);
+        assert!(hostile.encoded_len() <= MAX_ANSWER && hostile.detail.contains("too long"));
+    }
+}

@@ -1,0 +1,190 @@
+//! What a node says about itself: never believed for authority, always bounded before it is kept.
+
+use prost::Message;
+use proto::v1::{NodeReport, SliverActivity};
+use proto::{BootId, HoldId, NodeId, SliceName};
+
+/// Slivers, and ids of holds, that a report may name; a node has a few dozen.
+const MAX_SLIVERS: usize = 4_096;
+/// Capabilities and refused cgroups that a report may name.
+const MAX_LINES: usize = 256;
+/// Bytes of a report that are kept.
+const MAX_REPORT: usize = 256 << 10;
+/// Bytes of one text in a report.
+const MAX_TEXT: usize = 1_024;
+
+/// One sliver in the last report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SliverFact {
+    pub(crate) slice: SliceName,
+    pub(crate) activity: SliverActivity,
+}
+
+/// What is known of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) boot: Option<BootId>,
+    /// The boot before that one.
+    earlier: Option<BootId>,
+    pub(crate) last_seen_ms: Option<i64>,
+    pub(crate) reported_at_ms: Option<i64>,
+    /// The last report, encoded; empty: not since the start.
+    pub(crate) report: Box<[u8]>,
+    pub(crate) slivers: Box<[SliverFact]>,
+    /// Holds that stand on the node and that nobody here knows.
+    pub(crate) strange_holds: Box<[HoldId]>,
+}
+
+impl Facts {
+    pub(crate) fn known(boot: Option<BootId>, last_seen_ms: Option<i64>) -> Self {
+        Self { boot, last_seen_ms, ..Self::default() }
+    }
+
+    /// Takes a checked report. True when this boot id was here before the last one: two machines may share one
+    /// identity.
+    pub(crate) fn learn(&mut self, report: &Checked, at_ms: i64) -> bool {
+        let alternating = self.boot != Some(report.boot) && self.earlier == Some(report.boot);
+        if self.boot != Some(report.boot) {
+            self.earlier = self.boot.replace(report.boot);
+        }
+        self.last_seen_ms = Some(at_ms);
+        self.reported_at_ms = Some(at_ms);
+        self.report = report.report.encode_to_vec().into();
+        let slivers = report.report.slivers.iter().filter_map(|sliver| {
+            Some(SliverFact { slice: sliver.slice.parse().ok()?, activity: sliver.activity() })
+        });
+        let slivers: Vec<_> = slivers.collect();
+        if *self.slivers != *slivers {
+            self.slivers = slivers.into();
+        }
+        alternating
+    }
+
+    /// The last report in full.
+    pub(crate) fn report(&self) -> Option<NodeReport> {
+        if self.report.is_empty() { None } else { NodeReport::decode(&*self.report).ok() }
+    }
+
+    /// The slices that have processes here, each once.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &SliverFact> {
+        self.slivers
+            .iter()
+            .filter(|sliver| matches!(sliver.activity, SliverActivity::Running | SliverActivity::Frozen))
+    }
+}
+
+/// A report that may be kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked {
+    pub(crate) report: NodeReport,
+    pub(crate) boot: BootId,
+    pub(crate) holds: Vec<HoldId>,
+}
+
+/// Why a report is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReportError {
+    #[error("report speaks for node {got:?}, the certificate for {expected}")]
+    Node { got: String, expected: NodeId },
+    #[error("report: {0}")]
+    Boot(proto::IdError),
+    #[error("report speaks protocol {0}, at least 1 is needed")]
+    Protocol(u32),
+}
+
+fn cut(text: &mut String, max: usize) {
+    if text.len() > max {
+        let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+/// Checks who speaks and for which boot, and cuts what is too long.
+pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked, ReportError> {
+    if report.node.parse() != Ok(expected) {
+        cut(&mut report.node, 80);
+        return Err(ReportError::Node { got: report.node, expected });
+    }
+    if report.protocol == 0 {
+        return Err(ReportError::Protocol(report.protocol));
+    }
+    let boot = report.boot_id.parse().map_err(ReportError::Boot)?;
+    for text in [
+        &mut report.agent_version,
+        &mut report.kernel,
+        &mut report.configuration_hash,
+        &mut report.locked,
+        &mut report.hostname,
+        &mut report.restart_means,
+    ] {
+        cut(text, MAX_TEXT);
+    }
+    report.slivers.truncate(MAX_SLIVERS);
+    report.holds.truncate(MAX_SLIVERS);
+    report.capabilities.truncate(MAX_LINES);
+    report.refused.truncate(MAX_LINES);
+    let holds = report.holds.iter().filter_map(|id| id.parse().ok()).collect();
+    for shed in [
+        |report: &mut NodeReport| report.refused.clear(),
+        |report: &mut NodeReport| report.capabilities.clear(),
+        |report: &mut NodeReport| report.slivers.iter_mut().for_each(|sliver| sliver.holds.clear()),
+        |report: &mut NodeReport| report.holds.clear(),
+        |report: &mut NodeReport| report.slivers.clear(),
+    ] {
+        if report.encoded_len() <= MAX_REPORT {
+            break;
+        }
+        shed(&mut report);
+    }
+    Ok(Checked { report, boot, holds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::{RefusedCgroup, SliverState};
+
+    fn report(node: NodeId, boot: u128) -> NodeReport {
+        NodeReport {
+            node: node.to_string(),
+            protocol: 1,
+            boot_id: BootId::from_uuid(uuid::Uuid::from_u128(boot)).to_string(),
+            ..NodeReport::default()
+        }
+    }
+
+    #[test]
+    fn a_report_speaks_for_its_own_node_and_boot() {
+        let (node, other) = (NodeId::random(), NodeId::random());
+        assert!(check(report(node, 1), node).is_ok());
+        assert!(matches!(check(report(other, 1), node), Err(ReportError::Node { .. })));
+        assert!(matches!(check(NodeReport { node: "x".repeat(10_000), ..report(node, 1) }, node),
+            Err(ReportError::Node { got, .. }) if got.len() == 80));
+        assert!(matches!(check(NodeReport { boot_id: "1".into(), ..report(node, 1) }, node), Err(ReportError::Boot(_))));
+        assert!(matches!(check(NodeReport { protocol: 0, ..report(node, 1) }, node), Err(ReportError::Protocol(0))));
+    }
+
+    #[test]
+    fn a_hostile_report_is_cut() {
+        let node = NodeId::random();
+        let hostile = NodeReport {
+            locked: "ä".repeat(100_000),
+            refused: vec![RefusedCgroup { cgroup: "c".repeat(2_000), reason: "r".repeat(2_000) }; 1_000],
+            slivers: vec![SliverState { slice: "a_b".into(), cgroup: "c".repeat(100), ..SliverState::default() }; 100_000],
+            holds: vec!["not an id".into(); 100_000],
+            ..report(node, 1)
+        };
+        let checked = check(hostile, node).expect("cut, not refused");
+        assert!(checked.report.encoded_len() <= MAX_REPORT, "{}", checked.report.encoded_len());
+        assert!(checked.report.locked.len() <= MAX_TEXT && checked.holds.is_empty());
+    }
+
+    #[test]
+    fn alternating_boots_are_noticed_and_a_reboot_is_not_one() {
+        let node = NodeId::random();
+        let mut facts = Facts::default();
+        let mut learn = |boot| facts.learn(&check(report(node, boot), node).expect("good"), 0);
+        assert!(!learn(1) && !learn(1) && !learn(2) && !learn(3));
+        assert!(learn(2), "2, 3, 2");
+    }
+}

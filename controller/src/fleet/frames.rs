@@ -1,0 +1,149 @@
+//! What goes over the `Obey` stream: commands that are encoded once for all nodes, and a codec with small
+//! buffers. tonic's own takes 8 KiB for each direction of each stream, which is more than all else of an idle
+//! node in this crate.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes};
+use futures_util::Stream;
+use prost::Message;
+use proto::v1::{self, command::Action};
+use proto::{BootId, Hold, HoldId, OrderId, Version};
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use crate::store::{OrderKind, OrderRecord, Wish};
+
+/// Encoded commands that belong together: one send, however many nodes.
+pub(crate) type Batch = Arc<[Bytes]>;
+
+/// The commands of an order; `now` is the highest version that was ever sent. `boot` replaces what a reboot or
+/// halt did not know at its press.
+pub(crate) fn commands(order: &OrderRecord, now: Version, boot: Option<BootId>) -> Batch {
+    let one = |action| command(Some(order.id), now, order.version, action);
+    let boot = |known: &Option<BootId>| known.or(boot).map(String::from).unwrap_or_default();
+    match (&order.wish, order.kind) {
+        (Wish::Release { holds }, _) => {
+            holds.iter().map(|hold| one(Action::Release((*hold).into()))).collect::<Vec<_>>().into()
+        }
+        (Wish::Reboot { boot_id, .. }, _) => Arc::new([one(Action::Reboot(v1::Reboot { boot_id: boot(boot_id) }))]),
+        (Wish::Stop { boot_id, .. }, _) => Arc::new([one(Action::Halt(v1::Halt { boot_id: boot(boot_id) }))]),
+        (Wish::Hold { .. }, OrderKind::Release | OrderKind::RebootNode | OrderKind::StopNode) => Arc::new([]),
+        (Wish::Hold { .. }, _) => {
+            order.holds.iter().map(|hold| one(Action::Impose(hold.clone().into()))).collect::<Vec<_>>().into()
+        }
+    }
+}
+
+/// Everything that holds on a node, sent after what it is owed.
+pub(crate) fn sync<'a>(now: Version, holds: impl Iterator<Item = &'a Hold>, released: &[HoldId]) -> Bytes {
+    let sync = v1::Sync {
+        holds: holds.cloned().map(v1::Hold::from).collect(),
+        released: released.iter().copied().map(String::from).collect(),
+    };
+    command(None, now, now, Action::Sync(sync))
+}
+
+fn command(order: Option<OrderId>, now: Version, given: Version, action: Action) -> Bytes {
+    let order = order.map(String::from).unwrap_or_default();
+    let command = v1::Command { now: Some(now.into()), order, given: Some(given.into()), action: Some(action) };
+    command.encode_to_vec().into()
+}
+
+/// The request side of `Obey`: what a node is owed on attach, then whatever is pressed.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    current: Option<(Batch, usize)>,
+    pressed: mpsc::Receiver<Batch>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(owed: Batch, pressed: mpsc::Receiver<Batch>) -> Self {
+        Self { current: Some((owed, 0)), pressed }
+    }
+}
+
+impl Stream for Outgoing {
+    type Item = Bytes;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some((batch, at)) = &mut self.current {
+                if let Some(frame) = batch.get(*at).cloned() {
+                    *at += 1;
+                    return Poll::Ready(Some(frame));
+                }
+                self.current = None;
+            }
+            match self.pressed.poll_recv(cx) {
+                Poll::Ready(Some(batch)) => self.current = Some((batch, 0)),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Sends encoded messages, receives `M`.
+#[derive(Debug)]
+pub(crate) struct Lean<M>(PhantomData<fn() -> M>);
+
+impl<M> Default for Lean<M> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<M> Lean<M> {
+    /// A press is about 300 bytes, an answer about 400; larger ones grow the buffer.
+    const BUFFER: usize = 512;
+    const YIELD: usize = 16 << 10;
+}
+
+impl<M: Message + Default + 'static> Codec for Lean<M> {
+    type Encode = Bytes;
+    type Decode = M;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self::default()
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self::default()
+    }
+}
+
+impl<M> Encoder for Lean<M> {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(Self::BUFFER, Self::YIELD)
+    }
+}
+
+impl<M: Message + Default> Decoder for Lean<M> {
+    type Item = M;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
+        let message = M::decode(&mut *from).map_err(|e| Status::internal(format!("malformed message: {e}")))?;
+        // prost stops where the message ends; what is left would be read as the next frame.
+        from.advance(from.remaining());
+        Ok(Some(message))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(Self::BUFFER, Self::YIELD)
+    }
+}

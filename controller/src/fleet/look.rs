@@ -1,0 +1,127 @@
+//! What people see of nodes and slivers, put together from the last reports.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proto::v1::{self, NodeReport, SliverActivity};
+use proto::{Scope, SiteName, SliceName};
+
+use super::{Fleet, Member};
+use crate::error::Error;
+use crate::orders::{NodeIndex, NodeRef};
+use crate::store::NodeRecord;
+
+impl Fleet {
+    /// Sites on whose attached nodes a slice has processes.
+    pub fn runs_at(&self, slice: &SliceName) -> BTreeSet<SiteName> {
+        let state = self.lock();
+        let mut sites = BTreeSet::new();
+        for (node, member) in state.nodes.iter().zip(state.roster.iter().map(|(_, member)| member)) {
+            if node.slot.is_some() && node.facts.running().any(|fact| fact.slice == *slice) {
+                sites.insert(member.site.clone());
+            }
+        }
+        sites
+    }
+
+    /// On how many attached nodes a slice has running processes, and on how many frozen ones.
+    pub fn activity(&self, slice: &SliceName) -> (u32, u32) {
+        let state = self.lock();
+        let (mut running, mut frozen) = (0, 0);
+        for node in state.nodes.iter().filter(|node| node.slot.is_some()) {
+            let mut of_slice = node.facts.running().filter(|fact| fact.slice == *slice).peekable();
+            if of_slice.peek().is_none() {
+                continue;
+            }
+            if of_slice.all(|fact| fact.activity == SliverActivity::Frozen) {
+                frozen += 1;
+            } else {
+                running += 1;
+            }
+        }
+        (running, frozen)
+    }
+
+    /// The slivers of a slice on attached nodes, as last reported.
+    pub fn slivers(&self, slice: &SliceName) -> Vec<(Arc<Member>, v1::SliverState)> {
+        let reports: Vec<(Arc<Member>, Option<NodeReport>)> = {
+            let state = self.lock();
+            let known = state.nodes.iter().zip(state.roster.iter().map(|(_, member)| member));
+            known
+                .filter(|(node, _)| node.slot.is_some() && node.facts.slivers.iter().any(|fact| fact.slice == *slice))
+                .map(|(node, member)| (member.clone(), node.facts.report()))
+                .collect()
+        };
+        let of_slice = |(member, report): (Arc<Member>, Option<NodeReport>)| {
+            let slivers = report.map(|report| report.slivers).unwrap_or_default();
+            slivers.into_iter().map(move |sliver| (member.clone(), sliver))
+        };
+        reports.into_iter().flat_map(of_slice).filter(|(_, sliver)| sliver.slice == slice.as_str()).collect()
+    }
+
+    /// The last report since the start, and when it came.
+    pub fn last_report(&self, index: NodeIndex) -> Option<(NodeReport, i64)> {
+        let state = self.lock();
+        let facts = &state.node(index)?.facts;
+        Some((facts.report()?, facts.reported_at_ms?))
+    }
+
+    /// A node in one line.
+    pub fn describe(&self, record: &NodeRecord) -> v1::Node {
+        let mut node = v1::Node {
+            id: record.id.to_string(),
+            name: record.name.to_string(),
+            site: record.site.to_string(),
+            last_seen_ms: record.last_seen_ms.unwrap_or(0),
+            boot_id: record.boot_id.map(String::from).unwrap_or_default(),
+            ..v1::Node::default()
+        };
+        let state = self.lock();
+        let on_itself = |hold: &&proto::Hold| hold.slice.is_none() && hold.scope == Scope::Node(record.id);
+        node.holds = u32::try_from(state.holds.values().filter(on_itself).count()).unwrap_or(u32::MAX);
+        let Some(now) = state.roster.index(record.id).and_then(|index| state.node(index)) else { return node };
+        node.attached = now.slot.is_some();
+        if let Some(seen) = now.facts.last_seen_ms {
+            node.last_seen_ms = node.last_seen_ms.max(seen);
+        }
+        if let Some(boot) = now.facts.boot {
+            node.boot_id = boot.to_string();
+        }
+        let mut trouble = Vec::new();
+        if let Some(report) = now.facts.report() {
+            node.slivers = Some(u32::try_from(report.slivers.len()).unwrap_or(u32::MAX));
+            node.load_one = report.load.map(|load| load.one);
+            node.kernel = report.kernel;
+            if !report.locked.is_empty() {
+                trouble.push(format!("locked: {}", report.locked));
+            }
+            match report.refused.len() {
+                0 => {}
+                count => trouble.push(format!("{count} adopted cgroups refused")),
+            }
+        }
+        if let [first, rest @ ..] = &*now.facts.strange_holds {
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            trouble.push(format!("holds that the controller does not know: {first}{more}"));
+        }
+        node.trouble = trouble.join("; ");
+        node
+    }
+
+    /// The link of a node.
+    ///
+    /// # Errors
+    /// Says since when it is away.
+    pub fn link_to(&self, index: NodeIndex, node: &NodeRef) -> Result<link::Link, Error> {
+        let state = self.lock();
+        let now = state.node(index);
+        if let Some(slot) = now.and_then(|now| now.slot.as_ref()) {
+            return Ok(slot.link.clone());
+        }
+        let seen = match now.and_then(|now| now.facts.last_seen_ms) {
+            None => "it was never seen".to_owned(),
+            Some(at) => format!("last seen {} s ago", super::now_ms().saturating_sub(at) / 1_000),
+        };
+        Err(Error::Unreachable(format!("node {node} is not attached: {seen}")))
+    }
+}

@@ -1,0 +1,318 @@
+//! What the controller knows while it runs, behind one short lock: the roster, who is attached, what holds, which
+//! orders are not done. All of it can be rebuilt from the store and from what nodes report.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use link::Link;
+use proto::v1::{self, Outcome};
+use proto::{BootId, Hold, HoldId, NodeId, OrderId, Version};
+use tokio::sync::{broadcast, mpsc};
+
+use super::facts::Facts;
+use super::frames::{self, Batch};
+use super::roster::{Member, Roster};
+use crate::orders::{Cell, Delivery, NodeIndex, Tracker};
+use crate::store::{OrderKind, OrderRecord, OrderState, ResultRecord, Wish};
+
+/// Results that were recorded together, of one or more orders.
+pub(crate) type News = Arc<[ResultRecord]>;
+
+/// Batches of results that a watcher may be behind before it reads everything again.
+const NEWS: usize = 64;
+
+/// The current connection of a node.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) generation: u64,
+    pub(crate) commands: mpsc::Sender<Batch>,
+    pub(crate) link: Link,
+}
+
+/// A node as it is now.
+#[derive(Debug, Default)]
+pub(crate) struct NodeNow {
+    pub(crate) slot: Option<Slot>,
+    pub(crate) facts: Facts,
+}
+
+/// An order that is not done.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) record: Arc<OrderRecord>,
+    pub(crate) tracker: Tracker,
+    /// The order is on the disk.
+    pub(crate) stored: bool,
+    /// Every node that the store counted is in the tracker; another process may have enrolled one a moment ago.
+    pub(crate) whole: bool,
+    /// Results that are not on the disk.
+    pub(crate) kept: HashMap<NodeId, ResultRecord>,
+    pub(crate) news: Option<broadcast::Sender<News>>,
+}
+
+impl Open {
+    /// Nothing more is to come and all of it is on the disk.
+    pub(crate) fn is_done(&self) -> bool {
+        self.tracker.state() == OrderState::Closed && self.stored && self.whole && self.kept.is_empty()
+    }
+
+    /// News from now on.
+    pub(crate) fn subscribe(&mut self) -> broadcast::Receiver<News> {
+        self.news.get_or_insert_with(|| broadcast::channel(NEWS).0).subscribe()
+    }
+}
+
+/// One node in one order, for people.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The node.
+    pub node: Arc<Member>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The final proof is in.
+    pub proven: bool,
+}
+
+/// An order as it stands.
+#[derive(Debug, Clone)]
+pub struct LiveOrder {
+    /// The order; its state and counts are as of the press.
+    pub record: Arc<OrderRecord>,
+    /// How far it has come.
+    pub state: OrderState,
+    /// Its nodes by outcome.
+    pub counts: v1::OutcomeCounts,
+    /// Every attached node has answered.
+    pub settled: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The highest version that any node was ever sent.
+    pub(crate) now: Version,
+    pub(crate) roster: Roster,
+    pub(crate) nodes: Vec<NodeNow>,
+    pub(crate) holds: BTreeMap<HoldId, Hold>,
+    /// By epoch, so that nodes get what they are owed in the order of the decisions.
+    pub(crate) book: BTreeMap<Version, Open>,
+    pub(crate) places: HashMap<OrderId, Version>,
+    /// Results that stand in the trackers, are being written, and have not been told to watchers.
+    pub(crate) writing: News,
+    next_generation: u64,
+}
+
+/// What a node that attaches is owed.
+pub(crate) struct Owed {
+    pub(crate) batch: Batch,
+    pub(crate) verdicts: Vec<ResultRecord>,
+    pub(crate) generation: u64,
+    pub(crate) replaced: Option<Slot>,
+}
+
+impl State {
+    /// Nothing yet, at this version.
+    pub(crate) fn new(now: Version) -> Self {
+        Self {
+            now,
+            roster: Roster::default(),
+            nodes: Vec::new(),
+            holds: BTreeMap::new(),
+            book: BTreeMap::new(),
+            places: HashMap::new(),
+            writing: News::from([]),
+            next_generation: 0,
+        }
+    }
+
+    /// Adds a node that was enrolled; also to the open orders that concern it.
+    pub(crate) fn enrol(&mut self, record: &crate::store::NodeRecord) {
+        let Some(index) = self.roster.add(record) else { return };
+        let Some(member) = self.roster.get(index).cloned() else { return };
+        self.nodes.push(NodeNow { slot: None, facts: Facts::known(record.boot_id, record.last_seen_ms) });
+        for open in self.book.values_mut() {
+            if member.concerns(&open.record.scope, open.record.version) {
+                open.tracker.include(index);
+            }
+        }
+    }
+
+    pub(crate) fn node(&self, index: NodeIndex) -> Option<&NodeNow> {
+        self.nodes.get(index as usize)
+    }
+
+    pub(crate) fn node_mut(&mut self, index: NodeIndex) -> Option<&mut NodeNow> {
+        self.nodes.get_mut(index as usize)
+    }
+
+    pub(crate) fn is_attached(&self, index: NodeIndex) -> bool {
+        self.node(index).is_some_and(|node| node.slot.is_some())
+    }
+
+    pub(crate) fn open(&self, id: OrderId) -> Option<&Open> {
+        self.places.get(&id).and_then(|place| self.book.get(place))
+    }
+
+    pub(crate) fn open_mut(&mut self, id: OrderId) -> Option<&mut Open> {
+        self.places.get(&id).and_then(|place| self.book.get_mut(place))
+    }
+
+    /// Enters an order with the nodes that it concerns and the results that it has.
+    pub(crate) fn enter(&mut self, record: Arc<OrderRecord>, stored: bool, results: &[ResultRecord]) {
+        let boot = match record.wish {
+            Wish::Reboot { boot_id, .. } | Wish::Stop { boot_id, .. } => boot_id,
+            Wish::Hold { .. } | Wish::Release { .. } => None,
+        };
+        let holds = record.holds.iter().map(|hold| hold.id).collect();
+        let dense = matches!(record.scope, proto::Scope::Fleet);
+        let mut tracker = Tracker::new(record.kind, holds, boot, dense);
+        match &record.scope {
+            proto::Scope::Node(node) => {
+                if let Some(index) = self.roster.index(*node) {
+                    tracker.include(index);
+                }
+            }
+            scope => {
+                for (index, member) in self.roster.iter() {
+                    if member.concerns(scope, record.version) {
+                        tracker.include(index);
+                    }
+                }
+            }
+        }
+        for result in results {
+            if let Some(index) = self.roster.index(result.node) {
+                tracker.restore(index, Cell::stored(result.outcome, result.proven));
+            }
+        }
+        // A halt or reboot that began tells which boot it was for.
+        if let Some(boot) = results.iter().find_map(|result| result.answer.as_ref()?.boot_id.parse().ok()) {
+            tracker.learn_boot(boot);
+        }
+        self.places.insert(record.id, record.version);
+        let whole = stored && tracker.len() >= record.counts.nodes;
+        let open = Open { tracker, stored, whole, kept: HashMap::new(), news: None, record: record.clone() };
+        self.book.insert(record.version, open);
+    }
+
+    /// Takes an order out once nothing more is to come.
+    pub(crate) fn close_if_done(&mut self, id: OrderId) -> Option<Open> {
+        if !self.open(id).is_some_and(Open::is_done) {
+            return None;
+        }
+        self.places.remove(&id).and_then(|place| self.book.remove(&place))
+    }
+
+    /// The node is attached from now on: everything that it is owed, in the order of the decisions, then what
+    /// holds. Presses after this go through `commands`.
+    pub(crate) fn attach(
+        &mut self,
+        index: NodeIndex,
+        boot: BootId,
+        released: &[HoldId],
+        commands: mpsc::Sender<Batch>,
+        link: Link,
+        at_ms: i64,
+    ) -> Option<Owed> {
+        let member = self.roster.get(index)?.clone();
+        let (now, holds) = (self.now, &self.holds);
+        let mut frames = Vec::new();
+        let mut verdicts = Vec::new();
+        for open in self.book.values_mut() {
+            if open.tracker.cell(index) == Cell::ABSENT {
+                continue;
+            }
+            match open.tracker.attached(index, boot, |hold| holds.contains_key(&hold)) {
+                Delivery::Nothing => {}
+                Delivery::Send => {
+                    if matches!(open.record.kind, OrderKind::RebootNode | OrderKind::StopNode) {
+                        open.tracker.learn_boot(boot);
+                    }
+                    let batch = frames::commands(&open.record, now, open.tracker.boot());
+                    open.tracker.sent(index, u16::try_from(batch.len()).unwrap_or(u16::MAX));
+                    frames.extend(batch.iter().cloned());
+                }
+                Delivery::Verdict(cell) => verdicts.extend(cell.outcome().map(|outcome| ResultRecord {
+                    order: open.record.id,
+                    node: member.id,
+                    outcome,
+                    proven: cell.is_proven(),
+                    answered_at_ms: at_ms,
+                    answer: None,
+                })),
+            }
+        }
+        let reaching = holds.values().filter(|hold| hold.reaches(member.id, &member.site));
+        frames.push(frames::sync(now, reaching, released));
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let slot = Slot { generation, commands, link };
+        let replaced = self.node_mut(index)?.slot.replace(slot);
+        Some(Owed { batch: frames.into(), verdicts, generation, replaced })
+    }
+
+    /// The link of this generation has ended. False when another one has taken its place.
+    pub(crate) fn detach(&mut self, index: NodeIndex, generation: u64) -> bool {
+        match self.node_mut(index) {
+            Some(node) if node.slot.as_ref().is_some_and(|slot| slot.generation == generation) => {
+                node.slot = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Writes an order into the links of all its attached nodes. Links that take nothing are returned: they are
+    /// stuck, and their nodes get the order when they come back.
+    pub(crate) fn send(&mut self, id: OrderId) -> Vec<Link> {
+        let Some(open) = self.places.get(&id).and_then(|place| self.book.get_mut(place)) else { return Vec::new() };
+        let boots = |index: NodeIndex| self.nodes.get(index as usize).and_then(|node| node.facts.boot);
+        let batch = frames::commands(&open.record, self.now, open.tracker.boot());
+        let commands = u16::try_from(batch.len()).unwrap_or(u16::MAX);
+        let mut stuck = Vec::new();
+        let mut sent = Vec::with_capacity(open.tracker.len() as usize);
+        for (index, _) in open.tracker.iter() {
+            let Some(slot) = self.nodes.get(index as usize).and_then(|node| node.slot.as_ref()) else { continue };
+            match slot.commands.try_send(batch.clone()) {
+                Ok(()) => sent.push(index),
+                Err(mpsc::error::TrySendError::Full(_)) => stuck.push(slot.link.clone()),
+                // The link is ending; its task has not come round to say so.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+        }
+        for index in sent {
+            open.tracker.sent(index, commands);
+            if let Some(boot) = boots(index) {
+                open.tracker.learn_boot(boot);
+            }
+        }
+        stuck
+    }
+
+    /// An open order as it stands.
+    pub(crate) fn live(&self, id: OrderId) -> Option<LiveOrder> {
+        let open = self.open(id)?;
+        let attached = |index| self.is_attached(index);
+        Some(LiveOrder {
+            record: open.record.clone(),
+            state: open.tracker.state(),
+            counts: open.tracker.counts(attached).into(),
+            settled: open.tracker.is_settled(attached),
+        })
+    }
+
+    /// Results of an order that the store may not have yet.
+    pub(crate) fn unread(&self, id: OrderId) -> impl Iterator<Item = &ResultRecord> {
+        let kept = self.open(id).into_iter().flat_map(|open| open.kept.values());
+        kept.chain(self.writing.iter().filter(move |result| result.order == id))
+    }
+
+    /// Every node of an open order.
+    pub(crate) fn standings(&self, id: OrderId) -> Option<Vec<Standing>> {
+        let open = self.open(id)?;
+        let standing = |(index, cell): (NodeIndex, Cell)| {
+            let node = self.roster.get(index)?.clone();
+            Some(Standing { node, outcome: cell.shown(self.is_attached(index)), proven: cell.is_proven() })
+        };
+        Some(open.tracker.iter().filter_map(standing).collect())
+    }
+}

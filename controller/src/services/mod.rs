@@ -1,0 +1,70 @@
+//! What people call: the gRPC services of `redbutton.v1` on the people's port.
+//!
+//! ```text
+//! certificate ─▶ Caller (known to the store?) ─▶ authz::decide ─▶ store or fleet ─▶ wire
+//!                        └────────── no ──────────────┴─▶ audit, refused
+//! ```
+//! Every call asks `authz`. Refusals and changes are audited, reads that are allowed are not. Lists hold what the
+//! caller may see. For what a caller may not see, "does not exist" and "is not yours" are the same answer.
+
+mod audit_service;
+mod caller;
+mod nodes;
+mod orders;
+mod pages;
+mod people;
+mod sites;
+mod slices;
+mod visible;
+pub(crate) mod wire;
+
+use std::sync::Arc;
+
+use proto::v1::audit_server::AuditServer;
+use proto::v1::nodes_server::NodesServer;
+use proto::v1::orders_server::OrdersServer;
+use proto::v1::people_server::PeopleServer;
+use proto::v1::sites_server::SitesServer;
+use proto::v1::slices_server::SlicesServer;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::fleet::Fleet;
+
+/// All services, over one fleet.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) fleet: Arc<Fleet>,
+}
+
+/// What the people's port serves: the six services, health, and reflection in both of its versions.
+///
+/// # Errors
+/// When the committed descriptors cannot be read, which a test excludes.
+pub(crate) async fn routes(fleet: Arc<Fleet>) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
+    const MAX: usize = proto::MAX_MESSAGE_BYTES;
+    let desk = Desk { fleet };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    macro_rules! limited {
+        ($server:ident) => {
+            $server::new(desk.clone()).max_decoding_message_size(MAX).max_encoding_message_size(MAX)
+        };
+    }
+    let routes = Routes::new(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(limited!(PeopleServer))
+        .add_service(limited!(SitesServer))
+        .add_service(limited!(SlicesServer))
+        .add_service(limited!(NodesServer))
+        .add_service(limited!(OrdersServer))
+        .add_service(limited!(AuditServer));
+    Ok((routes, health))
+}

@@ -1,0 +1,12 @@
+//! The controller as people and nodes meet it: real TLS on loopback, a real database, nodes that are simulated
+//! behind the real link.
+
+mod attach;
+mod bad_nodes;
+mod crash;
+mod durable;
+mod lists;
+mod press;
+mod refusals;
+mod watch;
+mod world;

@@ -1,0 +1,150 @@
+//! `redbutton-nodemgr`: the daemon on every node, and how unit files start slivers.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use nodemgr::{Config, config, exec, prepare};
+use proto::SliceName;
+use tokio_util::sync::CancellationToken;
+
+/// Wrong arguments or a wrong configuration (sysexits.h).
+const USAGE: u8 = 64;
+/// Threads of the runtime. All work that blocks has threads of its own.
+const THREADS: usize = 2;
+/// Stack of each: all memory is locked, so what is asked for is what it costs.
+const STACK: usize = 1 << 20;
+
+/// Keeps a node's slivers in hand: starts, freezes and kills them as the holds say.
+#[derive(Debug, Parser)]
+#[command(name = "redbutton-nodemgr", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Run {
+        /// The configuration.
+        #[arg(long, default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Start a command as part of a slice: `exec princeton_codeen -- /usr/bin/codeen`.
+    Exec {
+        /// The configuration, for the socket's place; the defaults are used when there is no such file.
+        #[arg(long, default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// The daemon's socket, instead of the configured one.
+        #[arg(long)]
+        socket: Option<PathBuf>,
+        /// The slice.
+        slice: SliceName,
+        /// What to run, with its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Check the configuration and say what this kernel gives.
+    Check {
+        /// The configuration.
+        #[arg(long, default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match arguments.command {
+        Command::Run { config } => with_config(&config, daemon),
+        Command::Check { config } => with_config(&config, |config| Ok(nodemgr::check(&config)?)),
+        Command::Exec {
+            config,
+            socket,
+            slice,
+            command,
+        } => {
+            let configured = || match config.exists() {
+                true => Config::load(&config).map(|c| c.socket),
+                false => Ok(Config::default().socket),
+            };
+            match socket.map_or_else(configured, Ok) {
+                Ok(socket) => start(&socket, &slice, &command),
+                Err(error) => fail(USAGE, &error),
+            }
+        }
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("redbutton-nodemgr: {error}");
+    ExitCode::from(code)
+}
+
+fn with_config(path: &Path, then: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error),
+    };
+    match then(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &format!("{error:#}")),
+    }
+}
+
+fn start(socket: &Path, slice: &SliceName, command: &[OsString]) -> ExitCode {
+    let Some((program, arguments)) = command.split_first() else {
+        return fail(USAGE, &"no command");
+    };
+    let error = exec::run(socket, slice, program, arguments);
+    fail(error.exit_code(), &error)
+}
+
+fn daemon(config: Config) -> anyhow::Result<()> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("REDBUTTON_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // Before the first thread: the allocator's settings and the locked heap are for all of them.
+    let prepared = prepare::process(Path::new("/proc"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_stack_size(STACK)
+        // Only names are looked up there. Made now and kept, because a fork bomb lets nobody make any later.
+        .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
+        .on_thread_start(nodemgr::prepare_link_thread)
+        .enable_all()
+        .build()?;
+    nodemgr::prepare_link_thread();
+    runtime.block_on(async {
+        tokio::task::spawn_blocking(|| ()).await?;
+        let shutdown = CancellationToken::new();
+        let _on_signal = tokio::spawn(stop_on_signal(shutdown.clone())?);
+        Ok(nodemgr::run(config, prepared, shutdown).await?)
+    })
+}
+
+fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    })
+}

@@ -1,0 +1,171 @@
+//! The whole daemon: state, socket, link, in this order, so that holds are in force before anything can start and
+//! before anybody can ask.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::{DialConfig, DialError, Dialer, LinkState};
+use proto::bundle::{Bundle, BundleError};
+use proto::{DaemonRole, Identity, NodeId};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Node, Setup, StartError};
+use crate::{Agent, Config, exec, prepare, restart};
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The bundle's file.
+    #[error("bundle {path}: {source}", path = path.display())]
+    BundleFile {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said, or what is wrong with its mode.
+        source: io::Error,
+    },
+    /// The bundle's text.
+    #[error("bundle {path}", path = path.display())]
+    Bundle {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BundleError,
+    },
+    /// The bundle of somebody else.
+    #[error("bundle {path} speaks for {identity}, expected redbutton://node/UUID/nodemgr", path = path.display())]
+    NotOurs {
+        /// Which.
+        path: PathBuf,
+        /// Whom it speaks for.
+        identity: String,
+    },
+    /// What it holds cannot be dialled with.
+    #[error("cannot dial with this bundle")]
+    Dial(#[from] DialError),
+    /// The node itself.
+    #[error("cannot start")]
+    Start(#[from] StartError),
+    /// The socket of `exec`.
+    #[error("socket {path}: {source}", path = path.display())]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The agent's threads.
+    #[error("cannot make the agent's threads: {0}")]
+    Threads(io::Error),
+}
+
+/// Runs until `shutdown`. `prepared` is what [`prepare::process`] gave, called before any thread existed.
+///
+/// Slivers outlive us: ending kills nothing, and what is held stays held.
+///
+/// # Errors
+/// When it cannot begin. Once begun, no error ends it: it dials again, and holds on to what it knows.
+pub async fn run(
+    config: Config,
+    prepared: Vec<prepare::Step>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let (bundle, node) = read_bundle(&config.bundle)?;
+    let dialer = Dialer::new(&bundle, DialConfig::default())?;
+    let socket = config.socket.clone();
+    let restarter = restart::restarter(config.restart);
+    let node = Node::start(Setup {
+        config,
+        node,
+        prepared,
+        restarter,
+    })?;
+    let routes = Agent::new(node.clone()).map_err(RunError::Threads)?.routes();
+    let starts = exec::serve(node.clone(), &socket, shutdown.clone())
+        .map_err(|source| RunError::Socket { path: socket, source })?;
+    let starts = tokio::spawn(starts);
+    let watchdog = tokio::spawn(feed_watchdog(node, shutdown.clone()));
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(controllers = ?bundle.controllers, "ready");
+    dialer.run(routes, shutdown, told).await;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    // Both end by the same token; a panic in either has been logged.
+    let _ = tokio::join!(starts, watchdog);
+    Ok(())
+}
+
+/// For each thread that serves the link: a press must be heard while a fork bomb wants all of the CPU.
+pub fn prepare_link_thread() {
+    // Where it may not be had, `kill.priority` in the report says so for the threads that matter more.
+    let _ = crate::sys::nice(-20);
+}
+
+fn told(state: LinkState) {
+    match state {
+        LinkState::Connecting { controller } => tracing::debug!(controller, "dialling"),
+        LinkState::Attached { controller } => {
+            tracing::info!(controller, "attached");
+            notify(&[sd_notify::NotifyState::Status(&format!(
+                "attached to {controller}"
+            ))]);
+        }
+        LinkState::BackingOff {
+            wait,
+            failures,
+            error,
+        } => {
+            tracing::warn!(?wait, failures, error, "no link");
+            notify(&[sd_notify::NotifyState::Status(&format!("no link: {error}"))]);
+        }
+    }
+}
+
+/// Without systemd there is nobody to tell.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
+}
+
+/// Pings the watchdog as long as the loops that enforce the holds go round; a daemon that hangs is restarted, and
+/// obeys its holds again.
+async fn feed_watchdog(node: Arc<Node>, shutdown: CancellationToken) {
+    let Some(every) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let every = (every / 3).max(Duration::from_millis(100));
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(every))
+        .await
+        .is_some()
+    {
+        if node.is_well() {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn read_bundle(path: &Path) -> Result<(Bundle, NodeId), RunError> {
+    let file = |source| RunError::BundleFile {
+        path: path.to_owned(),
+        source,
+    };
+    let mode = std::fs::metadata(path).map_err(file)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(file(io::Error::other(format!(
+            "mode is {mode:o}, expected 600: it holds a private key"
+        ))));
+    }
+    let text = std::fs::read_to_string(path).map_err(file)?;
+    let bundle = Bundle::parse(&text).map_err(|source| RunError::Bundle {
+        path: path.to_owned(),
+        source,
+    })?;
+    match bundle.identity() {
+        Ok(Identity::Daemon(node, DaemonRole::NodeManager)) => Ok((bundle, node)),
+        _ => Err(RunError::NotOurs {
+            path: path.to_owned(),
+            identity: bundle.identity.clone(),
+        }),
+    }
+}
