@@ -79,11 +79,19 @@ fn free_port() -> Result<u16> {
 }
 
 impl Fleet {
-    /// A controller with the support people `alice` and `bob`, and no node yet.
+    /// A controller with the support people `alice` and `bob`, and no node yet. Silent links die within 2 s.
     ///
     /// # Errors
     /// When a step fails; the text has the program's own words.
     pub fn start() -> Result<Self> {
+        Self::start_with("[nodes]\nkeepalive_interval_ms = 1000\nkeepalive_timeout_ms = 1000\n")
+    }
+
+    /// The same with `more` at the end of the controller's configuration.
+    ///
+    /// # Errors
+    /// When a step fails; the text has the program's own words.
+    pub fn start_with(more: &str) -> Result<Self> {
         let mut fleet = Self {
             folder: tempfile::Builder::new().prefix("redbutton-fleet-").tempdir()?,
             mount: mount()?,
@@ -112,8 +120,7 @@ impl Fleet {
             &daemons,
         ])?;
         let config = format!(
-            "state = {:?}\n[people]\nlisten = {people:?}\n[daemons]\nlisten = {daemons:?}\n\
-             [nodes]\nkeepalive_interval_ms = 1000\nkeepalive_timeout_ms = 1000\n",
+            "state = {:?}\n[people]\nlisten = {people:?}\n[daemons]\nlisten = {daemons:?}\n{more}",
             fleet.state()
         );
         std::fs::write(fleet.path("controller.toml"), config)?;

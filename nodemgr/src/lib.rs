@@ -40,4 +40,4 @@ pub use check::check;
 pub use config::Config;
 pub use engine::{Node, Reply, Setup, StartError};
 pub use report::machine;
-pub use run::{RunError, prepare_link_thread, run};
+pub use run::{RunError, prepare_link_thread, run, stop_on_signal};

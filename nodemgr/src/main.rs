@@ -21,6 +21,9 @@ const STACK: usize = 1 << 20;
 #[derive(Debug, Parser)]
 #[command(name = "redbutton-nodemgr", version)]
 struct Arguments {
+    /// The configuration. `exec` takes only the socket's place from it, and the default without such a file.
+    #[arg(long, global = true, default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -28,16 +31,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon.
-    Run {
-        /// The configuration.
-        #[arg(long, default_value = config::DEFAULT_PATH)]
-        config: PathBuf,
-    },
+    Run,
     /// Start a command as part of a slice: `exec princeton_codeen -- /usr/bin/codeen`.
     Exec {
-        /// The configuration, for the socket's place; the defaults are used when there is no such file.
-        #[arg(long, default_value = config::DEFAULT_PATH)]
-        config: PathBuf,
         /// The daemon's socket, instead of the configured one.
         #[arg(long)]
         socket: Option<PathBuf>,
@@ -48,11 +44,7 @@ enum Command {
         command: Vec<OsString>,
     },
     /// Check the configuration and say what this kernel gives.
-    Check {
-        /// The configuration.
-        #[arg(long, default_value = config::DEFAULT_PATH)]
-        config: PathBuf,
-    },
+    Check,
 }
 
 fn main() -> ExitCode {
@@ -63,11 +55,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    let config = arguments.config;
     match arguments.command {
-        Command::Run { config } => with_config(&config, daemon),
-        Command::Check { config } => with_config(&config, |config| Ok(nodemgr::check(&config)?)),
+        Command::Run => with_config(&config, daemon),
+        Command::Check => with_config(&config, |config| Ok(nodemgr::check(&config)?)),
         Command::Exec {
-            config,
             socket,
             slice,
             command,
@@ -132,19 +124,7 @@ fn daemon(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         tokio::task::spawn_blocking(|| ()).await?;
         let shutdown = CancellationToken::new();
-        let _on_signal = tokio::spawn(stop_on_signal(shutdown.clone())?);
+        let _on_signal = tokio::spawn(nodemgr::stop_on_signal(shutdown.clone())?);
         Ok(nodemgr::run(config, prepared, shutdown).await?)
-    })
-}
-
-fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shutdown.cancel();
     })
 }

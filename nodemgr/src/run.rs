@@ -96,6 +96,22 @@ pub async fn run(
     Ok(())
 }
 
+/// Cancels the token at SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the signals cannot be caught.
+pub fn stop_on_signal(shutdown: CancellationToken) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    })
+}
+
 /// For each thread that serves the link: a press must be heard while a fork bomb wants all of the CPU.
 pub fn prepare_link_thread() {
     // Where it may not be had, `kill.priority` in the report says so for the threads that matter more.

@@ -16,6 +16,7 @@
 //! the holds as they stand then. So a release that overtakes a kill still ends thawed, and never the reverse.
 //! All threads exist from the start.
 
+mod answers;
 mod core;
 mod kills;
 mod lockfile;

@@ -143,7 +143,9 @@ fn a_controller_sees_reports_orders_and_processes() {
             .await
             .expect("lists")
             .into_inner();
-        assert!(all.processes.len() > 1 && all.processes.iter().any(|p| p.slice == "a_b"));
+        // On a machine with many thousands of processes the list is cut, and says so.
+        assert!(all.truncated || all.processes.iter().any(|p| p.slice == "a_b"));
+        assert!(all.processes.len() > 1);
         assert!(
             link.client
                 .processes(request("", 1))

@@ -61,10 +61,11 @@ fn without_cgroup_kill_nested_cgroups_die_as_well() {
             ground.sleepers(&inner, 3),
             ground.shell(sliver.path(), "exec sleep 1000"),
         ];
+        until("all are there", || sliver.pids().expect("a list").len() == 5);
         let report = kill_one(&ground, sliver, &quick());
-        assert_eq!(report.outcome, Outcome::Killed, "{report:?}");
-        assert!(
-            report.killed.is_some_and(|killed| (4..=5).contains(&killed)),
+        assert_eq!(
+            (report.outcome, report.killed),
+            (Outcome::Killed, Some(5)),
             "{report:?}"
         );
         children.into_iter().for_each(reap);

@@ -10,6 +10,8 @@ use super::super::{Engine, Outcome, Plan};
 use super::reap;
 use crate::cgroup::Sliver;
 use crate::cgroup::testing::{Ground, until};
+use crate::guard::Guard;
+use crate::prepare;
 
 /// Forks fast, without exec: each child waits for input that never comes.
 fn crowd(ground: &Ground, sliver: &Sliver, count: usize) -> Child {
@@ -51,55 +53,59 @@ fn ours_and_the_bare_write_in_turn() {
     let Some(ground) = Ground::new() else { return };
     let guard = ground.guard(&[]);
     let mut engine = Engine::new("/proc".as_ref()).expect("an engine");
+    let waiting = Plan {
+        evidence: false,
+        census: false,
+        ..Plan::default()
+    };
+    let hasty = Plan {
+        freeze: Duration::ZERO,
+        ..waiting.clone()
+    };
     for count in [1_000, 10_000] {
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
-        for round in 0..5 {
+        for round in 0..7 {
             for (kind, times) in took.iter_mut().enumerate() {
                 let sliver = Arc::new(ground.sliver(&format!("c{count}-{round}-{kind}")));
                 let child = crowd(&ground, &sliver, count);
-                let plan = match kind {
-                    0 => {
-                        times.push(bare(&ground, &sliver));
-                        reap(child);
-                        continue;
-                    }
-                    1 => Plan {
-                        evidence: false,
-                        ..Plan::default()
-                    },
-                    _ => Plan {
-                        evidence: false,
-                        freeze: Duration::ZERO,
-                        ..Plan::default()
-                    },
-                };
-                let began = Instant::now();
-                let mut press = engine.begin(&[sliver], &guard);
-                press.strike(&plan);
-                assert!(press.wait());
-                times.push(began.elapsed());
-                let report = press.finish().pop().expect("a report");
-                assert_eq!(report.outcome, Outcome::Killed);
-                println!(
-                    "  {count} kind {kind}: {:?} freeze {} us kill {} us, all {:?}, killed {:?} zombies {:?} {}",
-                    times[times.len() - 1],
-                    report.freeze_us,
-                    report.kill_us,
-                    began.elapsed(),
-                    report.killed,
-                    report.zombies,
-                    report.detail
-                );
+                times.push(match kind {
+                    0 => bare(&ground, &sliver),
+                    1 => press(&ground, &guard, &mut engine, sliver, &waiting),
+                    _ => press(&ground, &guard, &mut engine, sliver, &hasty),
+                });
                 reap(child);
             }
         }
-        let medians = took.map(|mut times| {
+        for (name, mut times) in ["bare", "ours", "without waiting for the freeze"]
+            .into_iter()
+            .zip(took)
+        {
             times.sort_unstable();
-            times[times.len() / 2]
-        });
-        println!(
-            "{count}: bare {:?}, ours {:?}, ours without waiting for the freeze {:?}",
-            medians[0], medians[1], medians[2]
-        );
+            println!(
+                "{count} {name}: least {:?}, median {:?}",
+                times[0],
+                times[times.len() / 2]
+            );
+        }
     }
+}
+
+/// As the daemon does it: on a prepared thread.
+fn press(ground: &Ground, guard: &Guard, engine: &mut Engine, sliver: Arc<Sliver>, plan: &Plan) -> Duration {
+    let on_thread = || {
+        let _ = prepare::kill_thread(&ground.mount, "/proc".as_ref());
+        let began = Instant::now();
+        let mut press = engine.begin(&[sliver], guard);
+        press.strike(plan);
+        assert!(press.wait());
+        let took = began.elapsed();
+        let report = press.finish().pop().expect("a report");
+        assert_eq!(report.outcome, Outcome::Killed, "{report:?}");
+        println!(
+            "  of {took:?}: freeze {} us ({}), kill {} us",
+            report.freeze_us, report.frozen, report.kill_us
+        );
+        took
+    };
+    std::thread::scope(|scope| scope.spawn(on_thread).join().expect("no panic"))
 }
