@@ -25,13 +25,17 @@ impl<'e> Press<'e> {
         }
     }
 
-    /// Waits for the freeze (bounded), takes evidence (bounded), closes the door to new tasks and kills.
+    /// Waits for the freeze (bounded, and only where it pays), takes evidence (bounded), closes the door to new tasks and kills.
     pub fn strike(&mut self, plan: &Plan) {
         self.plan = plan.clone();
         if plan.census || plan.evidence {
             self.engine.spare.release();
         }
-        self.await_freeze(plan.freeze);
+        self.await_freeze(if self.freeze_pays() {
+            plan.freeze
+        } else {
+            Duration::ZERO
+        });
         for number in 0..self.engine.entries.len() {
             count(self.engine, number, plan.census);
         }
@@ -100,6 +104,17 @@ impl<'e> Press<'e> {
         engine.entries.clear();
         engine.spare.refill();
         reports
+    }
+
+    fn freeze_pays(&self) -> bool {
+        let alive = |entry: &&Entry| entry.state == State::Alive;
+        self.plan.evidence
+            || self
+                .engine
+                .entries
+                .iter()
+                .filter(alive)
+                .any(|entry| !entry.sliver.has_kill())
     }
 
     fn await_freeze(&mut self, bound: Duration) {

@@ -3,7 +3,7 @@
 use super::{standing, verb};
 use crate::render::{LINE, fields, name, number, table};
 use crate::text;
-use crate::view::order::{Ended, NodeResult, Outcome, Report};
+use crate::view::order::{Ended, NodeResult, Order, Outcome, Report};
 use crate::when::{self, Time};
 
 /// Up to this many nodes each has its line.
@@ -57,7 +57,7 @@ pub(crate) fn report(report: &Report, all: bool, now: Time, width: u16) -> Strin
     }
     if !nodes.is_empty() {
         page.push('\n');
-        page.push_str(&of_nodes(nodes, &order.kind, all, width));
+        page.push_str(&of_nodes(order, nodes, all, width));
         let told = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
         if let missing @ 1.. = order.counts.nodes.saturating_sub(told) {
             // Of a very large order the controller tells those in trouble and as many others as fit.
@@ -98,7 +98,7 @@ fn why_ended(ended: &Ended) -> Option<String> {
     }
 }
 
-fn of_nodes(nodes: &[NodeResult], kind: &str, all: bool, width: u16) -> String {
+fn of_nodes(order: &Order, nodes: &[NodeResult], all: bool, width: u16) -> String {
     let grouped = !all && nodes.len() > FEW;
     let (listed, well): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| !grouped || node.matters());
     let shown = if grouped {
@@ -108,7 +108,7 @@ fn of_nodes(nodes: &[NodeResult], kind: &str, all: bool, width: u16) -> String {
     };
     let mut page = String::new();
     if shown > 0 {
-        page.push_str(&rows(&listed[..shown], kind, width));
+        page.push_str(&rows(&listed[..shown], &order.kind, width));
     }
     if listed.len() > shown {
         page.push_str(&format!(
@@ -128,7 +128,7 @@ fn of_nodes(nodes: &[NodeResult], kind: &str, all: bool, width: u16) -> String {
             }
         }
     }
-    page.push_str(&details(&listed[..shown], all));
+    page.push_str(&details(order, &listed[..shown], all));
     page
 }
 
@@ -184,11 +184,11 @@ fn outcome(node: &NodeResult) -> String {
 }
 
 /// The words of nodes and managers, beneath the table.
-fn details(nodes: &[&NodeResult], all: bool) -> String {
+fn details(order: &Order, nodes: &[&NodeResult], all: bool) -> String {
     let mut told: Vec<String> = Vec::new();
     for node in nodes {
         let mut words: Vec<String> = Vec::new();
-        if node.durable == Some(false) && !node.outcome.is_awaited() {
+        if order.is_about_holds() && node.durable == Some(false) && !node.outcome.is_awaited() {
             words.push("NOT DURABLE: the hold is not on its disk".to_owned());
         }
         words.extend(node.detail.as_deref().map(|detail| text::line(detail, 160)));
@@ -267,7 +267,7 @@ fn proof(report: &Report) -> Option<String> {
         }
     }
     let off_disk = done().filter(|node| node.durable == Some(false)).count();
-    if off_disk > 0 {
+    if report.order.is_about_holds() && off_disk > 0 {
         proof.push_str(&format!(
             "; NOT DURABLE on {}",
             text::count(off_disk as u64, "node", "nodes")

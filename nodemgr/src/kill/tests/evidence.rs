@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::Mode;
 
 use super::super::{Engine, Outcome, Plan};
-use super::{kill_one, reap};
+use super::{kill_one, patient, reap};
 use crate::cgroup::testing::{Ground, until};
 
 #[test]
@@ -24,7 +24,7 @@ fn evidence_names_the_processes() {
             .count()
             == 4
     });
-    let report = kill_one(&ground, sliver, &Plan::default());
+    let report = kill_one(&ground, sliver, &patient());
     let evidence = report.evidence.expect("asked for");
     assert_eq!(evidence.incomplete, "");
     assert_eq!(evidence.processes.len(), 5);
@@ -108,14 +108,10 @@ fn evidence_is_bounded_by_count() {
         .iter()
         .map(|sliver| ground.sleepers(sliver, 260))
         .collect();
-    let plan = Plan {
-        evidence_for: Duration::from_secs(10),
-        ..Plan::default()
-    };
     let reports =
         Engine::new(Path::new("/proc"))
             .expect("an engine")
-            .kill(&slivers, &ground.guard(&[]), &plan);
+            .kill(&slivers, &ground.guard(&[]), &patient());
     for report in reports {
         assert_eq!(
             (report.outcome, report.killed),

@@ -2,7 +2,7 @@
 
 mod evidence;
 mod fallback;
-mod helper;
+pub(crate) mod helper;
 mod sealed;
 mod slivers;
 mod stuck;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{Engine, Plan, Report};
 use crate::cgroup::Sliver;
-use crate::cgroup::testing::{Ground, until};
+use crate::cgroup::testing::{CAP, Ground, until};
 
 fn engine() -> Engine {
     Engine::new(Path::new("/proc")).expect("an engine")
@@ -23,6 +23,15 @@ fn engine() -> Engine {
 fn quick() -> Plan {
     Plan {
         evidence: false,
+        ..Plan::default()
+    }
+}
+
+/// With evidence, also on a machine that is busy with other things.
+fn patient() -> Plan {
+    Plan {
+        evidence_for: CAP,
+        freeze: CAP,
         ..Plan::default()
     }
 }

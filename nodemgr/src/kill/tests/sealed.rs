@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::super::{Engine, Outcome, Plan};
-use super::{engine, helper, is_empty, reap};
+use super::{engine, helper, is_empty, patient, reap};
 use crate::cgroup::testing::{Ground, until};
 use crate::cgroup::{Mount, Sliver};
 use crate::guard::Guard;
@@ -97,15 +97,15 @@ pub(super) fn kill_under_the_filter() {
     };
     let slivers = [sliver];
     let reports = engine.kill(&slivers, &guard, &plan);
-    let well = reports[0].outcome == Outcome::Killed && reports[0].killed == Some(51) && reports[0].frozen;
-    std::process::exit(if well { KILLED } else { 1 });
+    let well = reports[0].outcome == Outcome::Killed && reports[0].killed == Some(51);
+    helper::leave(if well { KILLED } else { 1 });
 }
 
 /// In the second process: proves that the filter ends who opens.
 pub(super) fn open_under_the_filter() {
     sys::allow_only(&ALLOWED).expect("a filter");
     let opened = File::open("/dev/null").is_ok();
-    std::process::exit(if opened { 2 } else { 3 });
+    helper::leave(if opened { 2 } else { 3 });
 }
 
 #[test]
@@ -133,7 +133,7 @@ pub(super) fn kill_without_descriptors() {
     }
     assert!(File::open("/dev/null").is_err(), "no descriptor is left");
     let report = engine
-        .kill(&[sliver], &guard, &Plan::default())
+        .kill(&[sliver], &guard, &patient())
         .pop()
         .expect("a report");
     let evidence = report.evidence.as_ref().expect("asked for");
@@ -149,5 +149,5 @@ pub(super) fn kill_without_descriptors() {
     );
     assert!(report.zombies.is_some(), "{report:?}");
     drop(hog);
-    std::process::exit(KILLED);
+    helper::leave(KILLED);
 }

@@ -53,14 +53,14 @@ fn ours_and_the_bare_write_in_turn() {
     let Some(ground) = Ground::new() else { return };
     let guard = ground.guard(&[]);
     let mut engine = Engine::new("/proc".as_ref()).expect("an engine");
-    let waiting = Plan {
+    let bare_kill = Plan {
         evidence: false,
         census: false,
         ..Plan::default()
     };
-    let hasty = Plan {
-        freeze: Duration::ZERO,
-        ..waiting.clone()
+    let with_evidence = Plan {
+        evidence: true,
+        ..bare_kill.clone()
     };
     for count in [1_000, 10_000] {
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
@@ -70,16 +70,13 @@ fn ours_and_the_bare_write_in_turn() {
                 let child = crowd(&ground, &sliver, count);
                 times.push(match kind {
                     0 => bare(&ground, &sliver),
-                    1 => press(&ground, &guard, &mut engine, sliver, &waiting),
-                    _ => press(&ground, &guard, &mut engine, sliver, &hasty),
+                    1 => press(&ground, &guard, &mut engine, sliver, &bare_kill),
+                    _ => press(&ground, &guard, &mut engine, sliver, &with_evidence),
                 });
                 reap(child);
             }
         }
-        for (name, mut times) in ["bare", "ours", "without waiting for the freeze"]
-            .into_iter()
-            .zip(took)
-        {
+        for (name, mut times) in ["bare", "ours", "ours, with evidence"].into_iter().zip(took) {
             times.sort_unstable();
             println!(
                 "{count} {name}: least {:?}, median {:?}",
@@ -102,8 +99,8 @@ fn press(ground: &Ground, guard: &Guard, engine: &mut Engine, sliver: Arc<Sliver
         let report = press.finish().pop().expect("a report");
         assert_eq!(report.outcome, Outcome::Killed, "{report:?}");
         println!(
-            "  of {took:?}: freeze {} us ({}), kill {} us",
-            report.freeze_us, report.frozen, report.kill_us
+            "  of {took:?}: freeze {} us ({}), evidence {} us, kill {} us",
+            report.freeze_us, report.frozen, report.evidence_us, report.kill_us
         );
         took
     };
