@@ -1,8 +1,9 @@
-//! The command line.
+//! The command line, and the configuration with it on top.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use controller::{Config, ConfigError};
 use proto::{NodeName, PersonName, SiteName};
 
 /// The centre of Redbutton: people, orders, audit.
@@ -10,7 +11,13 @@ use proto::{NodeName, PersonName, SiteName};
 #[command(name = "redbutton-controller", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Configuration file.
-    #[arg(long, short, global = true, default_value = "/etc/redbutton/controller.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        default_value = "/etc/redbutton/controller.toml",
+        value_name = "FILE"
+    )]
     pub(crate) config: PathBuf,
     /// State directory, instead of the configuration's.
     #[arg(long, global = true, value_name = "DIR")]
@@ -18,6 +25,26 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The file, with the command line on top of it. Only the default place may be empty.
+    pub(crate) fn configuration(&self) -> Result<Config, ConfigError> {
+        let default = Path::new("/etc/redbutton/controller.toml");
+        let mut config = if self.config == default && !default.exists() {
+            Config::default()
+        } else {
+            Config::load(&self.config)?
+        };
+        if let Some(state) = &self.state {
+            config.state.clone_from(state);
+        }
+        if let Command::Serve(ServeArgs { people, daemons, .. }) = &self.command {
+            config.people.listen = people.unwrap_or(config.people.listen);
+            config.daemons.listen = daemons.unwrap_or(config.daemons.listen);
+        }
+        Ok(config)
+    }
 }
 
 /// What to do.

@@ -69,7 +69,10 @@ impl Default for Config {
         Self {
             state: PathBuf::from("/var/lib/redbutton/controller"),
             people: Listener::at(PEOPLE_PORT),
-            daemons: Listener { max_per_identity: 4, ..Listener::at(DAEMON_PORT) },
+            daemons: Listener {
+                max_per_identity: 4,
+                ..Listener::at(DAEMON_PORT)
+            },
             nodes: Nodes::default(),
             log: Log::default(),
         }
@@ -84,7 +87,12 @@ impl Default for Listener {
 
 impl Listener {
     fn at(port: u16) -> Self {
-        let ListenConfig { backlog: _, max_handshakes, handshake_deadline, max_per_identity } = ListenConfig::default();
+        let ListenConfig {
+            backlog: _,
+            max_handshakes,
+            handshake_deadline,
+            max_per_identity,
+        } = ListenConfig::default();
         Self {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
             max_handshakes,
@@ -106,7 +114,11 @@ impl Listener {
 impl Default for Nodes {
     fn default() -> Self {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let FleetConfig { attach_deadline, report_interval, link } = FleetConfig::default();
+        let FleetConfig {
+            attach_deadline,
+            report_interval,
+            link,
+        } = FleetConfig::default();
         Self {
             report_interval_ms: ms(report_interval),
             attach_deadline_ms: ms(attach_deadline),
@@ -132,7 +144,10 @@ impl Nodes {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".into(), json: false }
+        Self {
+            filter: "info".into(),
+            json: false,
+        }
     }
 }
 
@@ -178,8 +193,10 @@ impl Config {
     /// # Errors
     /// Names file, line and key.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
@@ -190,26 +207,88 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Config = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
-            line: error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1),
+            line: error
+                .span()
+                .map_or(0, |span| text[..span.start].matches('\n').count() + 1),
             message: error.message().to_owned(),
         })?;
-        let Nodes { report_interval_ms, attach_deadline_ms, keepalive_interval_ms, keepalive_timeout_ms } = config.nodes;
+        let Nodes {
+            report_interval_ms,
+            attach_deadline_ms,
+            keepalive_interval_ms,
+            keepalive_timeout_ms,
+        } = config.nodes;
         let handshakes = |listener: &Listener| listener.max_handshakes as u64;
         let connections = |listener: &Listener| listener.max_per_identity as u64;
         for (key, got, range, expected) in [
-            ("nodes.report_interval_ms", report_interval_ms, 100..=86_400_000, "100 to 86,400,000"),
-            ("nodes.attach_deadline_ms", attach_deadline_ms, 100..=600_000, "100 to 600,000"),
-            ("nodes.keepalive_interval_ms", keepalive_interval_ms, 100..=600_000, "100 to 600,000"),
-            ("nodes.keepalive_timeout_ms", keepalive_timeout_ms, 100..=600_000, "100 to 600,000"),
-            ("people.max_handshakes", handshakes(&config.people), 1..=1_000_000, "1 to 1,000,000"),
-            ("people.max_per_identity", connections(&config.people), 1..=100_000, "1 to 100,000"),
-            ("people.handshake_deadline_ms", config.people.handshake_deadline_ms, 100..=600_000, "100 to 600,000"),
-            ("daemons.max_handshakes", handshakes(&config.daemons), 1..=1_000_000, "1 to 1,000,000"),
-            ("daemons.max_per_identity", connections(&config.daemons), 1..=100_000, "1 to 100,000"),
-            ("daemons.handshake_deadline_ms", config.daemons.handshake_deadline_ms, 100..=600_000, "100 to 600,000"),
+            (
+                "nodes.report_interval_ms",
+                report_interval_ms,
+                100..=86_400_000,
+                "100 to 86,400,000",
+            ),
+            (
+                "nodes.attach_deadline_ms",
+                attach_deadline_ms,
+                100..=600_000,
+                "100 to 600,000",
+            ),
+            (
+                "nodes.keepalive_interval_ms",
+                keepalive_interval_ms,
+                100..=600_000,
+                "100 to 600,000",
+            ),
+            (
+                "nodes.keepalive_timeout_ms",
+                keepalive_timeout_ms,
+                100..=600_000,
+                "100 to 600,000",
+            ),
+            (
+                "people.max_handshakes",
+                handshakes(&config.people),
+                1..=1_000_000,
+                "1 to 1,000,000",
+            ),
+            (
+                "people.max_per_identity",
+                connections(&config.people),
+                1..=100_000,
+                "1 to 100,000",
+            ),
+            (
+                "people.handshake_deadline_ms",
+                config.people.handshake_deadline_ms,
+                100..=600_000,
+                "100 to 600,000",
+            ),
+            (
+                "daemons.max_handshakes",
+                handshakes(&config.daemons),
+                1..=1_000_000,
+                "1 to 1,000,000",
+            ),
+            (
+                "daemons.max_per_identity",
+                connections(&config.daemons),
+                1..=100_000,
+                "1 to 100,000",
+            ),
+            (
+                "daemons.handshake_deadline_ms",
+                config.daemons.handshake_deadline_ms,
+                100..=600_000,
+                "100 to 600,000",
+            ),
         ] {
             if !range.contains(&got) {
-                return Err(ConfigError::Value { path: path.to_owned(), key, expected, got });
+                return Err(ConfigError::Value {
+                    path: path.to_owned(),
+                    key,
+                    expected,
+                    got,
+                });
             }
         }
         Ok(config)
@@ -234,18 +313,33 @@ mod tests {
 
     #[test]
     fn errors_name_file_line_and_key() {
-        let error = parse("state = \"/x\"\n\n[people]\nlisten = \"[::]:1\"\ncolour = 3\n").expect_err("unknown").to_string();
-        assert!(error.starts_with("/etc/redbutton/controller.toml, line 5: ") && error.contains("colour"), "{error}");
-        let error = parse("[daemons]\nlisten = \"here\"\n").expect_err("no address").to_string();
+        let error = parse("state = \"/x\"\n\n[people]\nlisten = \"[::]:1\"\ncolour = 3\n")
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.starts_with("/etc/redbutton/controller.toml, line 5: ") && error.contains("colour"),
+            "{error}"
+        );
+        let error = parse("[daemons]\nlisten = \"here\"\n")
+            .expect_err("no address")
+            .to_string();
         assert!(error.contains("line 2"), "{error}");
-        let error = parse("[nodes]\nreport_interval_ms = 0\n").expect_err("too small").to_string();
-        assert!(error.contains("nodes.report_interval_ms must be 100 to"), "{error}");
+        let error = parse("[nodes]\nreport_interval_ms = 0\n")
+            .expect_err("too small")
+            .to_string();
+        assert!(
+            error.contains("nodes.report_interval_ms must be 100 to"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_port_given_alone_keeps_the_other_bounds_and_a_listener_given_in_part_its_port() {
         let config = parse("[people]\nlisten = \"127.0.0.1:0\"\n").expect("good");
-        assert_eq!(config.people.max_handshakes, ListenConfig::default().max_handshakes);
+        assert_eq!(
+            config.people.max_handshakes,
+            ListenConfig::default().max_handshakes
+        );
         assert_eq!(config.daemons.listen.port(), 7444);
     }
 }

@@ -100,7 +100,9 @@ impl From<Error> for Status {
             tracing::error!(%cause, "store failed");
         }
         let mut status = Status::new(code, error.to_string());
-        status.metadata_mut().insert(CODE_HEADER, MetadataValue::from_static(word));
+        status
+            .metadata_mut()
+            .insert(CODE_HEADER, MetadataValue::from_static(word));
         status
     }
 }

@@ -3,23 +3,19 @@
 //! Exit codes: 0 done, 1 failed, 64 the command line or the configuration is wrong.
 
 mod args;
+mod offline;
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use args::{Cli, Command, Issue, ServeArgs};
+use args::{Cli, Command, ServeArgs};
 use clap::Parser;
-use controller::admin::{self, Init, IssueNode, IssuePerson};
 use controller::{Config, Handle};
 use sd_notify::NotifyState;
-use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Wrong command line or configuration.
-const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -27,14 +23,14 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing is left to tell it to when standard error is gone.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    let config = match configuration(&cli) {
+    let config = match cli.configuration() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("redbutton-controller: {error:#}");
-            return ExitCode::from(USAGE);
+            return ExitCode::from(64);
         }
     };
     let done = start_log(&config).and_then(|()| {
@@ -50,44 +46,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// The file, with the command line on top of it. Only the default place may be empty.
-fn configuration(cli: &Cli) -> anyhow::Result<Config> {
-    let default = Path::new("/etc/redbutton/controller.toml");
-    let mut config = if cli.config == default && !default.exists() { Config::default() } else { Config::load(&cli.config)? };
-    if let Some(state) = &cli.state {
-        config.state.clone_from(state);
-    }
-    if let Command::Serve(ServeArgs { people, daemons, .. }) = &cli.command {
-        config.people.listen = people.unwrap_or(config.people.listen);
-        config.daemons.listen = daemons.unwrap_or(config.daemons.listen);
-    }
-    Ok(config)
-}
-
 fn start_log(config: &Config) -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.filter.clone());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log.filter {filter:?}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if config.log.json { log.json().try_init() } else { log.try_init() };
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log.filter {filter:?}"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if config.log.json {
+        log.json().try_init()
+    } else {
+        log.try_init()
+    };
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
 }
 
 async fn run(command: Command, config: Config) -> anyhow::Result<()> {
-    let now = OffsetDateTime::now_utc();
-    let life = |days: Option<u16>| days.map(|days| time::Duration::days(days.into()));
-    let dir = config.state.clone();
     match command {
-        Command::Init(args::InitArgs { names, support, people, daemons }) => {
-            println!("{}", admin::init(&Init { dir, names, support, people, daemons }, now).await?);
-        }
-        Command::Issue(Issue::Person { name, out, address, days }) => {
-            let wish = IssuePerson { dir, name, out, addresses: address, life: life(days) };
-            println!("{}", admin::issue_person(&wish, now).await?);
-        }
-        Command::Issue(Issue::Node { name, site, out, address, days }) => {
-            let wish = IssueNode { dir, name, site, out, addresses: address, life: life(days) };
-            println!("{}", admin::issue_node(&wish, now).await?);
-        }
+        Command::Init(args) => println!("{}", offline::init(args, config.state).await?),
+        Command::Issue(issue) => println!("{}", offline::issue(issue, config.state).await?),
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }
     Ok(())
@@ -97,13 +74,21 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> 
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = CancellationToken::new();
     let handle = controller::serve(config, shutdown.clone()).await?;
-    let Handle { people_addr, daemons_addr, .. } = &handle;
+    let Handle {
+        people_addr,
+        daemons_addr,
+        ..
+    } = &handle;
     let line = format!("ready people={people_addr} daemons={daemons_addr}\n");
-    std::io::stdout().write_all(line.as_bytes()).context("standard output")?;
+    std::io::stdout()
+        .write_all(line.as_bytes())
+        .context("standard output")?;
     if let Some(path) = ready_file {
         // Renamed into place, so that whoever waits for it never reads half a line.
         let new = path.with_extension("new");
-        std::fs::write(&new, &line).and_then(|()| std::fs::rename(&new, path)).with_context(|| path.display().to_string())?;
+        std::fs::write(&new, &line)
+            .and_then(|()| std::fs::rename(&new, path))
+            .with_context(|| path.display().to_string())?;
     }
     tell_systemd(NotifyState::Ready);
     // The ping comes from the runtime that serves: if that hangs, systemd starts us again.

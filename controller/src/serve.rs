@@ -87,8 +87,10 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let dir = &config.state;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
     let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
-    let tls = link::server_config(&ca, &certificate, &key)
-        .map_err(|source| ServeError::Tls { dir: dir.clone(), source })?;
+    let tls = link::server_config(&ca, &certificate, &key).map_err(|source| ServeError::Tls {
+        dir: dir.clone(),
+        source,
+    })?;
     let store = Arc::new(SqliteStore::open(&dir.join(files::DATABASE)).await?);
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
@@ -105,13 +107,27 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     // Every task of a connection holds a clone; when the last one is gone, nothing serves any more.
     let (alive, mut gone) = mpsc::channel(1);
     let cut = CancellationToken::new();
-    drop(tokio::spawn(attend_daemons(daemons, fleet.clone(), alive.clone(), shutdown.clone(), cut.clone())));
-    drop(tokio::spawn(attend_people(people, routes, alive, shutdown.clone(), cut.clone())));
+    drop(tokio::spawn(attend_daemons(
+        daemons,
+        fleet.clone(),
+        alive.clone(),
+        shutdown.clone(),
+        cut.clone(),
+    )));
+    drop(tokio::spawn(attend_people(
+        people,
+        routes,
+        alive,
+        shutdown.clone(),
+        cut.clone(),
+    )));
     let finished = handle.finished.clone().drop_guard();
     drop(tokio::spawn(async move {
         let _finished = finished;
         shutdown.cancelled().await;
-        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        health
+            .set_service_status("", tonic_health::ServingStatus::NotServing)
+            .await;
         cut.cancel();
         if tokio::time::timeout(GRACE, gone.recv()).await.is_err() {
             tracing::warn!("some connections did not end in time");
@@ -144,9 +160,9 @@ async fn attend_daemons(
     cut: CancellationToken,
 ) {
     while let Some(Some(accepted)) = shutdown.run_until_cancelled(acceptor.accept()).await {
-        let (fleet, cut, alive) = (fleet.clone(), cut.clone(), alive.clone());
+        let (attending, alive) = (fleet.clone().attend(accepted, cut.clone()), alive.clone());
         drop(tokio::spawn(async move {
-            fleet.attend(accepted, cut).await;
+            attending.await;
             drop(alive);
         }));
     }

@@ -6,10 +6,10 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use hw_tests::fleet::{Fleet, unable};
 
-/// The interpreter with grpcio and grpcio-reflection: the one that `cargo xtask test` makes, or the system's.
+/// The interpreter with grpcio and grpcio-reflection: the one that `cargo xtask test` made, or the system's.
 fn python() -> Option<PathBuf> {
-    let made = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/python/bin/python3"));
-    [made, PathBuf::from("python3")].into_iter().find(|python| {
+    let made = std::env::var_os("REDBUTTON_PYTHON").map(PathBuf::from);
+    made.into_iter().chain([PathBuf::from("python3")]).find(|python| {
         Command::new(python)
             .args(["-c", "import grpc, grpc_reflection, tomllib"])
             .stderr(std::process::Stdio::null())

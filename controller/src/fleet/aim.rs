@@ -37,12 +37,15 @@ pub(crate) struct NotAimed {
 
 /// Whether somebody may see that a node is there: it is of their site, or a slice of theirs is named with it.
 pub(crate) fn knows_node(actor: &Actor, member: &Member, slice: Option<&SliceName>) -> bool {
-    may_see_node(actor, &member.site) || slice.is_some_and(|slice| may_see_slice(actor, slice, [&member.site]))
+    may_see_node(actor, &member.site)
+        || slice.is_some_and(|slice| may_see_slice(actor, slice, [&member.site]))
 }
 
 /// The refusal for a node that is not there or not for this person to see.
 pub(crate) fn hidden_node(action: Action, node: &NodeRef) -> Error {
-    Error::Refused { rule: format!("{action} on node {node} needs: site admin of its site, or support") }
+    Error::Refused {
+        rule: format!("{action} on node {node} needs: site admin of its site, or support"),
+    }
 }
 
 /// Whether somebody may learn that a node does not exist.
@@ -69,9 +72,9 @@ pub(crate) fn allowed(verdict: Verdict) -> Result<(Role, String), Error> {
     match verdict {
         Verdict::Allow { role, rule } => Ok((role, rule)),
         Verdict::Deny { rule } => Err(Error::Refused { rule }),
-        Verdict::NeedsSecondPerson { rule, .. } => {
-            Err(Error::Unimplemented(format!("{rule}: approval by a second person is not built yet")))
-        }
+        Verdict::NeedsSecondPerson { rule, .. } => Err(Error::Unimplemented(format!(
+            "{rule}: approval by a second person is not built yet"
+        ))),
         // No order is open to anyone; an action that became so must not slip through.
         Verdict::Anyone { rule } => Err(Error::Refused { rule }),
     }
@@ -80,25 +83,45 @@ pub(crate) fn allowed(verdict: Verdict) -> Result<(Role, String), Error> {
 impl Fleet {
     /// Looks up what a wish other than a release is aimed at and asks `authz`.
     pub(crate) async fn aim(&self, actor: &Actor, wish: &Wish) -> Result<Aim, Box<NotAimed>> {
-        let Some(kind) = OrderKind::of(wish) else { return Err(self.stop_everything(actor, wish)) };
+        let Some(kind) = OrderKind::of(wish) else {
+            return Err(self.stop_everything(actor, wish));
+        };
         let action = actions(kind);
         let (slice, reach) = match wish {
             Wish::Hold { slice, reach, .. } => (slice.clone(), reach.clone()),
             Wish::Reboot { node } | Wish::Stop { node, .. } => (None, Reach::Node(node.clone())),
             Wish::Release(_) => {
                 let error = Error::Internal("a release is planned, not aimed".into());
-                return Err(Box::new(NotAimed { action, text: String::new(), about: About::default(), error }));
+                return Err(Box::new(NotAimed {
+                    action,
+                    text: String::new(),
+                    about: About::default(),
+                    error,
+                }));
             }
         };
-        let mut about = About { slice: slice.clone(), ..About::default() };
-        let named = |text: &str| slice.as_ref().map_or_else(|| text.to_owned(), |slice| format!("{slice} {text}"));
+        let mut about = About {
+            slice: slice.clone(),
+            ..About::default()
+        };
+        let named = |text: &str| {
+            slice
+                .as_ref()
+                .map_or_else(|| text.to_owned(), |slice| format!("{slice} {text}"))
+        };
         let (text, scope, target, node) = match (&slice, reach) {
-            (Some(name), Reach::Fleet) => {
-                (named("everywhere"), Scope::Fleet, Target::Slice(name.clone()), None)
-            }
+            (Some(name), Reach::Fleet) => (
+                named("everywhere"),
+                Scope::Fleet,
+                Target::Slice(name.clone()),
+                None,
+            ),
             (Some(name), Reach::Site(site)) => {
                 about.site = Some(site.clone());
-                let target = Target::SliceAtSite { slice: name.clone(), site: site.clone() };
+                let target = Target::SliceAtSite {
+                    slice: name.clone(),
+                    site: site.clone(),
+                };
                 (named(&format!("at {site}")), Scope::Site(site), target, None)
             }
             (_, Reach::Node(node)) => match self.find_fresh(&node).await {
@@ -107,7 +130,10 @@ impl Fleet {
                     about.node = Some(member.id);
                     let site = member.site.clone();
                     let target = match &slice {
-                        Some(slice) => Target::Sliver { slice: slice.clone(), site },
+                        Some(slice) => Target::Sliver {
+                            slice: slice.clone(),
+                            site,
+                        },
                         None => Target::Node { site },
                     };
                     let text = match &slice {
@@ -121,32 +147,60 @@ impl Fleet {
                         Some(slice) => format!("{slice} on {node}"),
                         None => format!("node {node}"),
                     };
-                    let own_slice = slice.as_ref().is_some_and(|slice| may_see_slice(actor, slice, []));
+                    let own_slice = slice
+                        .as_ref()
+                        .is_some_and(|slice| may_see_slice(actor, slice, []));
                     let error = if found.is_none() && (own_slice || knows_all_nodes(actor)) {
                         Error::NotFound(format!("node {node} does not exist"))
                     } else {
                         hidden_node(action, &node)
                     };
-                    return Err(Box::new(NotAimed { action, text, about, error }));
+                    return Err(Box::new(NotAimed {
+                        action,
+                        text,
+                        about,
+                        error,
+                    }));
                 }
             },
             (None, Reach::Fleet | Reach::Site(_)) => return Err(self.stop_everything(actor, wish)),
         };
-        let refused = |error| Box::new(NotAimed { action, text: text.clone(), about: about.clone(), error });
+        let refused = |error| {
+            Box::new(NotAimed {
+                action,
+                text: text.clone(),
+                about: about.clone(),
+                error,
+            })
+        };
         let (role, rule) = allowed(decide(actor, action, &target)).map_err(refused)?;
         // Only who may do it learns whether it is there.
         if let Some(slice) = &slice {
-            self.exists(self.store.slice(slice).await.map(drop)).map_err(refused)?;
+            self.exists(self.store.slice(slice).await.map(drop))
+                .map_err(refused)?;
         }
         if let Scope::Site(site) = &scope {
-            self.exists(self.store.site(site).await.map(drop)).map_err(refused)?;
+            self.exists(self.store.site(site).await.map(drop))
+                .map_err(refused)?;
         }
-        if let Wish::Stop { no_way_back: false, .. } = wish {
+        if let Wish::Stop {
+            no_way_back: false, ..
+        } = wish
+        {
             let why = "the node has no commissioned outlet to power it on again from afar: \
-                       press with no_way_back to stop it all the same";
+                       `--no-way-back` stops it all the same";
             return Err(refused(Error::Precondition(why.into())));
         }
-        Ok(Aim { kind, slice, scope, text, about, node, role, rule })
+        Ok(Aim {
+            kind,
+            slice,
+            scope,
+            text,
+            about,
+            node,
+            role,
+            rule,
+        })
     }
 
     /// A store that cannot be read must not stop the button; one that knows the thing is not there does.
@@ -164,13 +218,24 @@ impl Fleet {
     fn stop_everything(&self, actor: &Actor, wish: &Wish) -> Box<NotAimed> {
         let action = Action::StopEverySlice;
         let (site, text) = match wish {
-            Wish::Hold { reach: Reach::Site(site), .. } => (Some(site.clone()), format!("every slice at {site}")),
+            Wish::Hold {
+                reach: Reach::Site(site),
+                ..
+            } => (Some(site.clone()), format!("every slice at {site}")),
             _ => (None, "every slice everywhere".to_owned()),
         };
         let error = match allowed(decide(actor, action, &Target::Fleet)) {
             Err(error) => error,
             Ok(_) => Error::Unimplemented("stopping every slice is not built yet".into()),
         };
-        Box::new(NotAimed { action, text, about: About { site, ..About::default() }, error })
+        Box::new(NotAimed {
+            action,
+            text,
+            about: About {
+                site,
+                ..About::default()
+            },
+            error,
+        })
     }
 }

@@ -7,22 +7,23 @@
 //! ```
 //! An answer counts for the node of the certificate, whatever it says of itself.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use http::uri::PathAndQuery;
-use link::{Accepted, Link};
+use link::{Accepted, Ended, Link};
 use prost::Message;
 use proto::v1::slivers_client::SliversClient;
-use proto::v1::{Answer, NodeReport, ReportRequest, WatchNodeRequest};
+use proto::v1::{Answer, NodeReport, Outcome, ReportRequest, WatchNodeRequest};
 use proto::{DaemonRole, HoldId, Identity, NodeId, OrderId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
 use tonic::{Request, Status, Streaming};
 
-use super::facts::{self, Checked, ReportError};
+use super::facts::{self, ReportError};
 use super::frames::{Lean, Outgoing};
 use super::recorder::Item;
 use super::{Fleet, Member, now_ms};
@@ -36,6 +37,8 @@ const COMMANDS: usize = 256;
 const MAX_ANSWER: usize = 64 << 10;
 /// Characters of an answer's detail.
 const MAX_DETAIL: usize = 1_000;
+/// Bytes of a node's refusal that are shown.
+const MAX_REFUSAL: usize = 300;
 /// Unknown holds of a node that are shown.
 const MAX_STRANGE: usize = 64;
 
@@ -58,6 +61,9 @@ enum AttachError {
     Store(#[from] crate::store::StoreError),
 }
 
+/// Ends with the link.
+type Closed = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
 /// A link with its streams.
 struct Attached {
     index: NodeIndex,
@@ -65,33 +71,66 @@ struct Attached {
     generation: u64,
     answers: Streaming<Answer>,
     reports: Streaming<NodeReport>,
+    closed: Option<Closed>,
+}
+
+/// What is to be done about a message.
+enum Next {
+    Wait,
+    Record(Item),
+    Synced(Box<Answer>),
+    Over,
 }
 
 impl Fleet {
     /// Takes a connection from the daemons' port and keeps it to its end, or to the controller's (`cut`).
-    pub async fn attend(self: Arc<Self>, accepted: Accepted, cut: CancellationToken) {
-        let peer = accepted.peer().clone();
-        let Some(attached) = cut.run_until_cancelled(Box::pin(self.attach(accepted))).await else { return };
-        match attached {
-            Err(error) => tracing::warn!(node = %peer.identity, address = %peer.address, %error, "not attached"),
-            Ok((attached, link)) => {
-                tracing::debug!(node = %peer.identity, address = %peer.address, "attached");
-                let closed = link.closed();
-                let (index, node, generation) = (attached.index, attached.node, attached.generation);
-                // Only the registry holds the link from here on.
-                drop(link);
-                let reading = self.read(attached);
-                tokio::select! {
-                    () = cut.cancelled() => {}
-                    ended = closed => tracing::debug!(%node, %ended, "link ended"),
-                    () = reading => {}
+    ///
+    /// One such task lives for each node, so it is small: what attaching takes is in a box that goes with it.
+    pub fn attend(
+        self: Arc<Self>,
+        accepted: Accepted,
+        cut: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let attaching = Box::pin(self.clone().attach(accepted));
+        async move {
+            let Some(Some(mut attached)) = cut.run_until_cancelled(attaching).await else {
+                return;
+            };
+            let closed = attached.closed.take();
+            let ended = async {
+                match closed {
+                    Some(closed) => closed.await,
+                    None => std::future::pending().await,
                 }
-                self.detach(index, node, generation).await;
+            };
+            let node = attached.node;
+            tokio::select! {
+                () = cut.cancelled() => {}
+                ended = ended => tracing::debug!(%node, %ended, "link ended"),
+                () = self.read(&mut attached) => {}
+            }
+            let Attached {
+                index, generation, ..
+            } = *attached;
+            self.detach(index, node, generation).await;
+        }
+    }
+
+    async fn attach(self: Arc<Self>, accepted: Accepted) -> Option<Box<Attached>> {
+        let peer = accepted.peer().clone();
+        match self.try_attach(accepted).await {
+            Ok(attached) => {
+                tracing::debug!(node = %peer.identity, address = %peer.address, "attached");
+                Some(attached)
+            }
+            Err(error) => {
+                tracing::warn!(node = %peer.identity, address = %peer.address, %error, "not attached");
+                None
             }
         }
     }
 
-    async fn attach(&self, accepted: Accepted) -> Result<(Attached, Link), AttachError> {
+    async fn try_attach(&self, accepted: Accepted) -> Result<Box<Attached>, AttachError> {
         let id = match &accepted.peer().identity {
             Identity::Daemon(id, DaemonRole::NodeManager) => *id,
             other => return Err(AttachError::Role(other.clone())),
@@ -104,7 +143,7 @@ impl Fleet {
         if attached.is_err() {
             link.cut();
         }
-        Ok((attached?, link))
+        attached
     }
 
     /// A call with a deadline: the link has none of its own.
@@ -120,10 +159,18 @@ impl Fleet {
         }
     }
 
-    async fn introduce(&self, index: NodeIndex, member: &Member, link: &Link) -> Result<Attached, AttachError> {
+    async fn introduce(
+        &self,
+        index: NodeIndex,
+        member: &Member,
+        link: &Link,
+    ) -> Result<Box<Attached>, AttachError> {
         let mut client = SliversClient::with_origin(link.clone(), Link::origin())
             .max_decoding_message_size(proto::MAX_MESSAGE_BYTES);
-        let report = self.within("Report", client.report(ReportRequest {})).await?.into_inner();
+        let report = self
+            .within("Report", client.report(ReportRequest {}))
+            .await?
+            .into_inner();
         let checked = facts::check(report, member.id)?;
         let (released, strange) = self.sort_out(&checked.holds).await?;
         if !strange.is_empty() {
@@ -134,19 +181,23 @@ impl Fleet {
         let at_ms = now_ms();
         let owed = {
             let mut state = self.lock();
-            let Some(node) = state.node_mut(index) else { return Err(AttachError::Unknown(member.id)) };
+            let Some(node) = state.node_mut(index) else {
+                return Err(AttachError::Unknown(member.id));
+            };
             if node.facts.learn(&checked, at_ms) {
                 tracing::error!(node = %member.name, boot = %checked.boot, "two boot ids alternate: a cloned disk?");
             }
             node.facts.strange_holds = strange.into();
             state.attach(index, checked.boot, &released, commands, link.clone(), at_ms)
         };
-        let Some(owed) = owed else { return Err(AttachError::Unknown(member.id)) };
+        let Some(owed) = owed else {
+            return Err(AttachError::Unknown(member.id));
+        };
         if let Some(old) = owed.replaced {
             old.link.cut();
         }
         for verdict in owed.verdicts {
-            self.hand_over(Item::Verdict(verdict)).await;
+            self.hand_over(Item::Verdict(Box::new(verdict))).await;
         }
         let generation = owed.generation;
         let streams = self.open_streams(link, Outgoing::new(owed.batch, pressed)).await;
@@ -158,15 +209,34 @@ impl Fleet {
             }
         };
         let report = Some(checked.report.encode_to_vec());
-        self.hand_over(Item::Seen(NodeSeen { node: member.id, at_ms, boot_id: Some(checked.boot), report })).await;
-        Ok(Attached { index, node: member.id, generation, answers, reports })
+        let seen = NodeSeen {
+            node: member.id,
+            at_ms,
+            boot_id: Some(checked.boot),
+            report,
+        };
+        self.hand_over(Item::Seen(Box::new(seen))).await;
+        // Only the registry holds the link from here on.
+        let closed = Some(Box::pin(link.closed()) as Closed);
+        Ok(Box::new(Attached {
+            index,
+            node: member.id,
+            generation,
+            answers,
+            reports,
+            closed,
+        }))
     }
 
     /// Which of the reported holds were released meanwhile, and which nobody here knows.
     async fn sort_out(&self, reported: &[HoldId]) -> Result<(Vec<HoldId>, Vec<HoldId>), AttachError> {
         let mut others: Vec<HoldId> = {
             let state = self.lock();
-            reported.iter().copied().filter(|id| !state.holds.contains_key(id)).collect()
+            reported
+                .iter()
+                .copied()
+                .filter(|id| !state.holds.contains_key(id))
+                .collect()
         };
         if others.is_empty() {
             return Ok((Vec::new(), Vec::new()));
@@ -200,69 +270,110 @@ impl Fleet {
     }
 
     /// Reads answers and reports until one of the streams ends.
-    async fn read(&self, attached: Attached) {
-        let Attached { index, node, mut answers, mut reports, .. } = attached;
+    async fn read(&self, attached: &mut Attached) {
+        let Attached {
+            index,
+            node,
+            answers,
+            reports,
+            ..
+        } = attached;
+        let (index, node) = (*index, *node);
         let mut first_sync = true;
         loop {
-            tokio::select! {
+            // Decided without waiting, so that no message lies in this task while it waits.
+            let next = tokio::select! {
                 biased;
-                answer = answers.message() => match answer {
-                    Ok(Some(answer)) if answer.order.is_empty() => {
-                        self.synced(index, node, &answer, std::mem::take(&mut first_sync)).await;
-                    }
-                    Ok(Some(answer)) => self.answered(index, node, answer).await,
-                    Ok(None) => return tracing::debug!(%node, "Obey ended"),
-                    Err(status) => return tracing::debug!(%node, %status, "Obey failed"),
-                },
-                report = reports.message() => match report {
-                    Ok(Some(report)) => if !self.reported(index, node, report) { return },
-                    Ok(None) => return tracing::debug!(%node, "Watch ended"),
-                    Err(status) => return tracing::debug!(%node, %status, "Watch failed"),
-                },
+                answer = answers.message() => Self::heard(index, node, answer),
+                report = reports.message() => self.reported(index, node, report),
+            };
+            match next {
+                Next::Wait => {}
+                Next::Record(item) => self.hand_over(item).await,
+                Next::Synced(answer) => {
+                    let first = std::mem::take(&mut first_sync);
+                    Box::pin(self.synced(index, node, &answer, first)).await;
+                }
+                Next::Over => return,
             }
         }
     }
 
-    async fn answered(&self, index: NodeIndex, node: NodeId, mut answer: Answer) {
-        let Ok(order) = answer.order.parse::<OrderId>() else {
-            return tracing::debug!(%node, "answer to no order");
+    fn heard(index: NodeIndex, node: NodeId, answer: Result<Option<Answer>, Status>) -> Next {
+        let mut answer = match answer {
+            Ok(Some(answer)) => Box::new(answer),
+            Ok(None) => {
+                tracing::debug!(%node, "Obey ended");
+                return Next::Over;
+            }
+            Err(status) => {
+                tracing::debug!(%node, %status, "Obey failed");
+                return Next::Over;
+            }
         };
-        bound(&mut answer);
-        let answer = Box::new(answer);
-        self.hand_over(Item::Heard { node: index, order, answer, at_ms: now_ms() }).await;
+        if answer.order.is_empty() {
+            return Next::Synced(answer);
+        }
+        match answer.order.parse::<OrderId>() {
+            Ok(order) => {
+                bound(&mut answer);
+                Next::Record(Item::Heard {
+                    node: index,
+                    order,
+                    answer,
+                    at_ms: now_ms(),
+                })
+            }
+            Err(_) => {
+                tracing::debug!(%node, "answer to no order");
+                Next::Wait
+            }
+        }
+    }
+
+    /// A report that cannot be this node's ends the link: it is not worth keeping.
+    fn reported(&self, index: NodeIndex, node: NodeId, report: Result<Option<NodeReport>, Status>) -> Next {
+        match report {
+            Ok(Some(report)) => match facts::check(report, node) {
+                Ok(checked) => {
+                    if let Some(known) = self.lock().node_mut(index) {
+                        known.facts.learn(&checked, now_ms());
+                    }
+                    return Next::Wait;
+                }
+                Err(error) => tracing::warn!(%node, %error, "link closed"),
+            },
+            Ok(None) => tracing::debug!(%node, "Watch ended"),
+            Err(status) => tracing::debug!(%node, %status, "Watch failed"),
+        }
+        Next::Over
     }
 
     /// The node says what holds on it now.
     async fn synced(&self, index: NodeIndex, node: NodeId, answer: &Answer, first: bool) {
-        let holds: Vec<HoldId> = answer.holds.iter().take(4_096).filter_map(|id| id.parse().ok()).collect();
+        let holds: Vec<HoldId> = answer
+            .holds
+            .iter()
+            .take(4_096)
+            .filter_map(|id| id.parse().ok())
+            .collect();
         let strange = match self.sort_out(&holds).await {
             Ok((_, strange)) => strange,
             Err(error) => return tracing::warn!(%node, %error, "cannot look up the node's holds"),
         };
         if first && !strange.is_empty() {
-            self.note(strange_note(node, self.site_of(node), &strange, self.now())).await;
+            self.note(strange_note(node, self.site_of(node), &strange, self.now()))
+                .await;
+        }
+        let mut refusal = String::new();
+        if answer.outcome() == Outcome::Failed {
+            tracing::warn!(%node, detail = %answer.detail, "the node does not take its holds");
+            refusal.clone_from(&answer.detail);
+            facts::cut(&mut refusal, MAX_REFUSAL);
         }
         if let Some(known) = self.lock().node_mut(index) {
             known.facts.strange_holds = strange.into();
-        }
-    }
-
-    /// False when the report cannot be this node's: the link is not worth keeping.
-    fn reported(&self, index: NodeIndex, node: NodeId, report: NodeReport) -> bool {
-        let checked = match facts::check(report, node) {
-            Ok(checked) => checked,
-            Err(error) => {
-                tracing::warn!(%node, %error, "link closed");
-                return false;
-            }
-        };
-        self.take_report(index, &checked);
-        true
-    }
-
-    fn take_report(&self, index: NodeIndex, checked: &Checked) {
-        if let Some(known) = self.lock().node_mut(index) {
-            known.facts.learn(checked, now_ms());
+            known.facts.refusal = refusal.into();
         }
     }
 
@@ -273,9 +384,18 @@ impl Fleet {
                 // A newer link has taken its place.
                 return;
             }
-            state.node(index).map(|known| known.facts.report.to_vec()).filter(|report| !report.is_empty())
+            state
+                .node(index)
+                .map(|known| known.facts.report.to_vec())
+                .filter(|report| !report.is_empty())
         };
-        self.hand_over(Item::Seen(NodeSeen { node, at_ms: now_ms(), boot_id: None, report })).await;
+        let seen = NodeSeen {
+            node,
+            at_ms: now_ms(),
+            boot_id: None,
+            report,
+        };
+        self.hand_over(Item::Seen(Box::new(seen))).await;
     }
 
     /// To the recorder. Waits when it is behind, which holds up this link alone; after the end nobody records.
@@ -302,7 +422,10 @@ fn bound(answer: &mut Answer) {
     if answer.encoded_len() > MAX_ANSWER {
         answer.slivers.clear();
         answer.slivers.shrink_to_fit();
-        answer.detail = format!("proof too long for the controller: {}", answer.detail).chars().take(MAX_DETAIL).collect();
+        answer.detail = format!("proof too long for the controller: {}", answer.detail)
+            .chars()
+            .take(MAX_DETAIL)
+            .collect();
     }
 }
 
@@ -331,7 +454,11 @@ fn strange_note(
             ),
             order: None,
         },
-        about: crate::store::About { slice: None, site, node: Some(node) },
+        about: crate::store::About {
+            slice: None,
+            site,
+            node: Some(node),
+        },
     }
 }
 
@@ -342,16 +469,39 @@ mod tests {
 
     #[test]
     fn an_answer_too_long_loses_evidence_before_proofs() {
-        let process = Process { command_line: "x".repeat(200), ..Process::default() };
-        let evidence = Evidence { processes: vec![process; 1_000], incomplete: String::new() };
-        let sliver = SliverProof { slice: "a_b".into(), evidence: Some(evidence), ..SliverProof::default() };
-        let mut answer = Answer { slivers: vec![sliver], detail: "d".repeat(5_000), ..Answer::default() };
+        let process = Process {
+            command_line: "x".repeat(200),
+            ..Process::default()
+        };
+        let evidence = Evidence {
+            processes: vec![process; 1_000],
+            incomplete: String::new(),
+        };
+        let sliver = SliverProof {
+            slice: "a_b".into(),
+            evidence: Some(evidence),
+            ..SliverProof::default()
+        };
+        let mut answer = Answer {
+            slivers: vec![sliver],
+            detail: "d".repeat(5_000),
+            ..Answer::default()
+        };
         bound(&mut answer);
         assert!(answer.encoded_len() <= MAX_ANSWER);
         assert_eq!(answer.slivers.len(), 1);
-        assert_eq!(answer.slivers[0].evidence.as_ref().map(|e| e.processes.len()), Some(0));
+        assert_eq!(
+            answer.slivers[0].evidence.as_ref().map(|e| e.processes.len()),
+            Some(0)
+        );
         let mut hostile = Answer {
-            slivers: vec![SliverProof { detail: "x".repeat(100), ..SliverProof::default() }; 5_000],
+            slivers: vec![
+                SliverProof {
+                    detail: "x".repeat(100),
+                    ..SliverProof::default()
+                };
+                5_000
+            ],
             ..Answer::default()
         };
         bound(&mut hostile);

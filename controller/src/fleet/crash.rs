@@ -19,7 +19,11 @@ pub(crate) fn point(at: Point) {
         Point::BeforeRecord => "controller.before-record",
         Point::AfterRecord => "controller.after-record",
     };
-    if WANTED.get_or_init(|| std::env::var("REDBUTTON_CRASH_AT").ok()).as_deref() == Some(name) {
+    if WANTED
+        .get_or_init(|| std::env::var("REDBUTTON_CRASH_AT").ok())
+        .as_deref()
+        == Some(name)
+    {
         std::process::abort();
     }
 }

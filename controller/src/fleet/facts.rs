@@ -33,11 +33,17 @@ pub(crate) struct Facts {
     pub(crate) slivers: Box<[SliverFact]>,
     /// Holds that stand on the node and that nobody here knows.
     pub(crate) strange_holds: Box<[HoldId]>,
+    /// Why the node did not take the holds that it was sent; empty: it did.
+    pub(crate) refusal: Box<str>,
 }
 
 impl Facts {
     pub(crate) fn known(boot: Option<BootId>, last_seen_ms: Option<i64>) -> Self {
-        Self { boot, last_seen_ms, ..Self::default() }
+        Self {
+            boot,
+            last_seen_ms,
+            ..Self::default()
+        }
     }
 
     /// Takes a checked report. True when this boot id was here before the last one: two machines may share one
@@ -51,7 +57,10 @@ impl Facts {
         self.reported_at_ms = Some(at_ms);
         self.report = report.report.encode_to_vec().into();
         let slivers = report.report.slivers.iter().filter_map(|sliver| {
-            Some(SliverFact { slice: sliver.slice.parse().ok()?, activity: sliver.activity() })
+            Some(SliverFact {
+                slice: sliver.slice.parse().ok()?,
+                activity: sliver.activity(),
+            })
         });
         let slivers: Vec<_> = slivers.collect();
         if *self.slivers != *slivers {
@@ -62,7 +71,11 @@ impl Facts {
 
     /// The last report in full.
     pub(crate) fn report(&self) -> Option<NodeReport> {
-        if self.report.is_empty() { None } else { NodeReport::decode(&*self.report).ok() }
+        if self.report.is_empty() {
+            None
+        } else {
+            NodeReport::decode(&*self.report).ok()
+        }
     }
 
     /// The slices that have processes here, each once.
@@ -92,7 +105,7 @@ pub(crate) enum ReportError {
     Protocol(u32),
 }
 
-fn cut(text: &mut String, max: usize) {
+pub(crate) fn cut(text: &mut String, max: usize) {
     if text.len() > max {
         let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
@@ -103,7 +116,10 @@ fn cut(text: &mut String, max: usize) {
 pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked, ReportError> {
     if report.node.parse() != Ok(expected) {
         cut(&mut report.node, 80);
-        return Err(ReportError::Node { got: report.node, expected });
+        return Err(ReportError::Node {
+            got: report.node,
+            expected,
+        });
     }
     if report.protocol == 0 {
         return Err(ReportError::Protocol(report.protocol));
@@ -157,11 +173,34 @@ mod tests {
     fn a_report_speaks_for_its_own_node_and_boot() {
         let (node, other) = (NodeId::random(), NodeId::random());
         assert!(check(report(node, 1), node).is_ok());
-        assert!(matches!(check(report(other, 1), node), Err(ReportError::Node { .. })));
-        assert!(matches!(check(NodeReport { node: "x".repeat(10_000), ..report(node, 1) }, node),
-            Err(ReportError::Node { got, .. }) if got.len() == 80));
-        assert!(matches!(check(NodeReport { boot_id: "1".into(), ..report(node, 1) }, node), Err(ReportError::Boot(_))));
-        assert!(matches!(check(NodeReport { protocol: 0, ..report(node, 1) }, node), Err(ReportError::Protocol(0))));
+        assert!(matches!(
+            check(report(other, 1), node),
+            Err(ReportError::Node { .. })
+        ));
+        assert!(
+            matches!(check(NodeReport { node: "x".repeat(10_000), ..report(node, 1) }, node),
+            Err(ReportError::Node { got, .. }) if got.len() == 80)
+        );
+        assert!(matches!(
+            check(
+                NodeReport {
+                    boot_id: "1".into(),
+                    ..report(node, 1)
+                },
+                node
+            ),
+            Err(ReportError::Boot(_))
+        ));
+        assert!(matches!(
+            check(
+                NodeReport {
+                    protocol: 0,
+                    ..report(node, 1)
+                },
+                node
+            ),
+            Err(ReportError::Protocol(0))
+        ));
     }
 
     #[test]
@@ -169,13 +208,30 @@ mod tests {
         let node = NodeId::random();
         let hostile = NodeReport {
             locked: "ä".repeat(100_000),
-            refused: vec![RefusedCgroup { cgroup: "c".repeat(2_000), reason: "r".repeat(2_000) }; 1_000],
-            slivers: vec![SliverState { slice: "a_b".into(), cgroup: "c".repeat(100), ..SliverState::default() }; 100_000],
+            refused: vec![
+                RefusedCgroup {
+                    cgroup: "c".repeat(2_000),
+                    reason: "r".repeat(2_000)
+                };
+                1_000
+            ],
+            slivers: vec![
+                SliverState {
+                    slice: "a_b".into(),
+                    cgroup: "c".repeat(100),
+                    ..SliverState::default()
+                };
+                100_000
+            ],
             holds: vec!["not an id".into(); 100_000],
             ..report(node, 1)
         };
         let checked = check(hostile, node).expect("cut, not refused");
-        assert!(checked.report.encoded_len() <= MAX_REPORT, "{}", checked.report.encoded_len());
+        assert!(
+            checked.report.encoded_len() <= MAX_REPORT,
+            "{}",
+            checked.report.encoded_len()
+        );
         assert!(checked.report.locked.len() <= MAX_TEXT && checked.holds.is_empty());
     }
 

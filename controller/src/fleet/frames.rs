@@ -26,30 +26,66 @@ pub(crate) fn commands(order: &OrderRecord, now: Version, boot: Option<BootId>) 
     let one = |action| command(Some(order.id), now, order.version, action);
     let boot = |known: &Option<BootId>| known.or(boot).map(String::from).unwrap_or_default();
     match (&order.wish, order.kind) {
-        (Wish::Release { holds }, _) => {
-            holds.iter().map(|hold| one(Action::Release((*hold).into()))).collect::<Vec<_>>().into()
-        }
-        (Wish::Reboot { boot_id, .. }, _) => Arc::new([one(Action::Reboot(v1::Reboot { boot_id: boot(boot_id) }))]),
-        (Wish::Stop { boot_id, .. }, _) => Arc::new([one(Action::Halt(v1::Halt { boot_id: boot(boot_id) }))]),
+        (Wish::Release { holds }, _) => holds
+            .iter()
+            .map(|hold| one(Action::Release((*hold).into())))
+            .collect::<Vec<_>>()
+            .into(),
+        (Wish::Reboot { boot_id, .. }, _) => Arc::new([one(Action::Reboot(v1::Reboot {
+            boot_id: boot(boot_id),
+        }))]),
+        (Wish::Stop { boot_id, .. }, _) => Arc::new([one(Action::Halt(v1::Halt {
+            boot_id: boot(boot_id),
+        }))]),
         (Wish::Hold { .. }, OrderKind::Release | OrderKind::RebootNode | OrderKind::StopNode) => Arc::new([]),
-        (Wish::Hold { .. }, _) => {
-            order.holds.iter().map(|hold| one(Action::Impose(hold.clone().into()))).collect::<Vec<_>>().into()
-        }
+        (Wish::Hold { .. }, _) => order
+            .holds
+            .iter()
+            .map(|hold| one(Action::Impose(hold.clone().into())))
+            .collect::<Vec<_>>()
+            .into(),
     }
 }
 
-/// Everything that holds on a node, sent after what it is owed.
-pub(crate) fn sync<'a>(now: Version, holds: impl Iterator<Item = &'a Hold>, released: &[HoldId]) -> Bytes {
-    let sync = v1::Sync {
-        holds: holds.cloned().map(v1::Hold::from).collect(),
+/// Bytes of holds in one sync. Whoever pressed often enough must not make a message that no node takes.
+const MAX_SYNC: usize = 256 << 10;
+
+/// Everything that holds on a node, sent after what it is owed: one sync, or several, which add up.
+pub(crate) fn sync<'a>(
+    now: Version,
+    holds: impl Iterator<Item = &'a Hold>,
+    released: &[HoldId],
+) -> Vec<Bytes> {
+    let mut parts = vec![v1::Sync {
+        holds: Vec::new(),
         released: released.iter().copied().map(String::from).collect(),
-    };
-    command(None, now, now, Action::Sync(sync))
+    }];
+    let mut bytes = 0;
+    for hold in holds {
+        let hold = v1::Hold::from(hold.clone());
+        bytes += hold.encoded_len() + 8;
+        if bytes > MAX_SYNC {
+            bytes = hold.encoded_len() + 8;
+            parts.push(v1::Sync::default());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.holds.push(hold);
+        }
+    }
+    parts
+        .into_iter()
+        .map(|part| command(None, now, now, Action::Sync(part)))
+        .collect()
 }
 
 fn command(order: Option<OrderId>, now: Version, given: Version, action: Action) -> Bytes {
     let order = order.map(String::from).unwrap_or_default();
-    let command = v1::Command { now: Some(now.into()), order, given: Some(given.into()), action: Some(action) };
+    let command = v1::Command {
+        now: Some(now.into()),
+        order,
+        given: Some(given.into()),
+        action: Some(action),
+    };
     command.encode_to_vec().into()
 }
 
@@ -62,7 +98,10 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(owed: Batch, pressed: mpsc::Receiver<Batch>) -> Self {
-        Self { current: Some((owed, 0)), pressed }
+        Self {
+            current: Some((owed, 0)),
+            pressed,
+        }
     }
 }
 
@@ -137,7 +176,8 @@ impl<M: Message + Default> Decoder for Lean<M> {
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
-        let message = M::decode(&mut *from).map_err(|e| Status::internal(format!("malformed message: {e}")))?;
+        let message =
+            M::decode(&mut *from).map_err(|e| Status::internal(format!("malformed message: {e}")))?;
         // prost stops where the message ends; what is left would be read as the next frame.
         from.advance(from.remaining());
         Ok(Some(message))
@@ -145,5 +185,54 @@ impl<M: Message + Default> Decoder for Lean<M> {
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(Self::BUFFER, Self::YIELD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::{HoldKind, Role, Scope};
+
+    #[test]
+    fn a_sync_is_whole_however_many_holds_there_are() {
+        let hold = |epoch| Hold {
+            id: HoldId::new(),
+            slice: None,
+            scope: Scope::Fleet,
+            kind: HoldKind::Suspend,
+            holder: "alice".parse().expect("valid"),
+            role: Role::Support,
+            reason: "ä".repeat(1_000),
+            evidence: "ö".repeat(1_000),
+            set_at_ms: 0,
+            version: Version {
+                incarnation: 1,
+                epoch,
+            },
+        };
+        let holds: Vec<Hold> = (0..500).map(hold).collect();
+        let released: Vec<HoldId> = (0..100).map(|_| HoldId::new()).collect();
+        let frames = sync(Version::default(), holds.iter(), &released);
+        assert!(frames.len() > 1);
+        let mut seen = (Vec::new(), Vec::new());
+        for frame in frames {
+            assert!(frame.len() < proto::MAX_MESSAGE_BYTES);
+            let command = v1::Command::decode(frame).expect("a command");
+            let Some(Action::Sync(part)) = command.action else {
+                panic!("no sync")
+            };
+            seen.0.extend(part.holds.into_iter().map(|hold| hold.id));
+            seen.1.extend(part.released);
+        }
+        assert_eq!(
+            seen.0,
+            holds.iter().map(|hold| hold.id.to_string()).collect::<Vec<_>>()
+        );
+        assert_eq!(seen.1, released.iter().map(HoldId::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            sync(Version::default(), [].iter(), &[]).len(),
+            1,
+            "a node waits for its sync"
+        );
     }
 }

@@ -16,7 +16,11 @@ impl Fleet {
     pub fn runs_at(&self, slice: &SliceName) -> BTreeSet<SiteName> {
         let state = self.lock();
         let mut sites = BTreeSet::new();
-        for (node, member) in state.nodes.iter().zip(state.roster.iter().map(|(_, member)| member)) {
+        for (node, member) in state
+            .nodes
+            .iter()
+            .zip(state.roster.iter().map(|(_, member)| member))
+        {
             if node.slot.is_some() && node.facts.running().any(|fact| fact.slice == *slice) {
                 sites.insert(member.site.clone());
             }
@@ -29,7 +33,11 @@ impl Fleet {
         let state = self.lock();
         let (mut running, mut frozen) = (0, 0);
         for node in state.nodes.iter().filter(|node| node.slot.is_some()) {
-            let mut of_slice = node.facts.running().filter(|fact| fact.slice == *slice).peekable();
+            let mut of_slice = node
+                .facts
+                .running()
+                .filter(|fact| fact.slice == *slice)
+                .peekable();
             if of_slice.peek().is_none() {
                 continue;
             }
@@ -46,9 +54,14 @@ impl Fleet {
     pub fn slivers(&self, slice: &SliceName) -> Vec<(Arc<Member>, v1::SliverState)> {
         let reports: Vec<(Arc<Member>, Option<NodeReport>)> = {
             let state = self.lock();
-            let known = state.nodes.iter().zip(state.roster.iter().map(|(_, member)| member));
+            let known = state
+                .nodes
+                .iter()
+                .zip(state.roster.iter().map(|(_, member)| member));
             known
-                .filter(|(node, _)| node.slot.is_some() && node.facts.slivers.iter().any(|fact| fact.slice == *slice))
+                .filter(|(node, _)| {
+                    node.slot.is_some() && node.facts.slivers.iter().any(|fact| fact.slice == *slice)
+                })
                 .map(|(node, member)| (member.clone(), node.facts.report()))
                 .collect()
         };
@@ -56,7 +69,11 @@ impl Fleet {
             let slivers = report.map(|report| report.slivers).unwrap_or_default();
             slivers.into_iter().map(move |sliver| (member.clone(), sliver))
         };
-        reports.into_iter().flat_map(of_slice).filter(|(_, sliver)| sliver.slice == slice.as_str()).collect()
+        reports
+            .into_iter()
+            .flat_map(of_slice)
+            .filter(|(_, sliver)| sliver.slice == slice.as_str())
+            .collect()
     }
 
     /// The last report since the start, and when it came.
@@ -79,7 +96,9 @@ impl Fleet {
         let state = self.lock();
         let on_itself = |hold: &&proto::Hold| hold.slice.is_none() && hold.scope == Scope::Node(record.id);
         node.holds = u32::try_from(state.holds.values().filter(on_itself).count()).unwrap_or(u32::MAX);
-        let Some(now) = state.roster.index(record.id).and_then(|index| state.node(index)) else { return node };
+        let Some(now) = state.roster.index(record.id).and_then(|index| state.node(index)) else {
+            return node;
+        };
         node.attached = now.slot.is_some();
         if let Some(seen) = now.facts.last_seen_ms {
             node.last_seen_ms = node.last_seen_ms.max(seen);
@@ -100,8 +119,15 @@ impl Fleet {
                 count => trouble.push(format!("{count} adopted cgroups refused")),
             }
         }
+        if !now.facts.refusal.is_empty() {
+            trouble.push(format!("does not take its holds: {}", now.facts.refusal));
+        }
         if let [first, rest @ ..] = &*now.facts.strange_holds {
-            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            let more = if rest.is_empty() {
+                String::new()
+            } else {
+                format!(" and {} more", rest.len())
+            };
             trouble.push(format!("holds that the controller does not know: {first}{more}"));
         }
         node.trouble = trouble.join("; ");

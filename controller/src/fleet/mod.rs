@@ -25,10 +25,12 @@
 mod aim;
 mod attach;
 mod crash;
+mod epochs;
 mod facts;
 mod frames;
 mod look;
 mod order_view;
+mod plan;
 mod press;
 mod recorder;
 mod roster;
@@ -81,7 +83,7 @@ pub struct Fleet {
     store: Arc<dyn Store>,
     config: FleetConfig,
     state: Mutex<State>,
-    gate: tokio::sync::Mutex<press::Epochs>,
+    gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
     items: mpsc::Sender<Item>,
     shutdown: CancellationToken,
@@ -90,7 +92,9 @@ pub struct Fleet {
 /// Milliseconds since 1970.
 #[must_use]
 pub fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -109,7 +113,10 @@ impl Fleet {
         let incarnation = store.incarnation().await?;
         let block = store.reserve_epochs(EPOCH_BLOCK).await?;
         // Every version that a node can have seen is below the new block.
-        let now = Version { incarnation, epoch: block.start.saturating_sub(1) };
+        let now = Version {
+            incarnation,
+            epoch: block.start.saturating_sub(1),
+        };
         let mut state = State::new(now);
         for node in store.all_nodes().await? {
             state.enrol(&node);
@@ -118,7 +125,7 @@ impl Fleet {
             state.holds.insert(record.hold.id, record.hold);
         }
         for (order, results) in store.open_orders().await? {
-            state.enter(Arc::new(order), true, &results);
+            state.enter(&Arc::new(order), true, &results);
         }
         tracing::info!(
             nodes = state.roster.len(),
@@ -133,7 +140,7 @@ impl Fleet {
             store,
             config,
             state: Mutex::new(state),
-            gate: tokio::sync::Mutex::new(press::Epochs::new(block)),
+            gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
             items,
             shutdown,
         });
@@ -188,7 +195,12 @@ impl Fleet {
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let stored: Vec<OrderId> = {
             let state = self.lock();
-            state.book.values().filter(|open| open.stored && !open.whole).map(|open| open.record.id).collect()
+            state
+                .book
+                .values()
+                .filter(|open| open.stored && !open.whole)
+                .map(|open| open.record.id)
+                .collect()
         };
         let nodes = self.store.all_nodes().await?;
         let mut state = self.lock();
@@ -210,7 +222,12 @@ impl Fleet {
             proto::Scope::Node(id) => state.roster.index(id).and_then(|index| state.roster.get(index)),
             _ => None,
         };
-        state.holds.values().filter(|hold| wanted(hold, member(hold).map(|member| &**member))).cloned().collect()
+        state
+            .holds
+            .values()
+            .filter(|hold| wanted(hold, member(hold).map(|member| &**member)))
+            .cloned()
+            .collect()
     }
 
     /// The site of a node.

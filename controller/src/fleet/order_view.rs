@@ -36,7 +36,13 @@ impl Fleet {
     /// Orders that only memory has, newest first.
     pub fn unstored_orders(&self) -> Vec<Arc<OrderRecord>> {
         let state = self.lock();
-        state.book.values().rev().filter(|open| !open.stored).map(|open| open.record.clone()).collect()
+        state
+            .book
+            .values()
+            .rev()
+            .filter(|open| !open.stored)
+            .map(|open| open.record.clone())
+            .collect()
     }
 
     /// Every node of an order with what it said.
@@ -69,7 +75,11 @@ impl Fleet {
         let state = self.lock();
         let standing = |result: &ResultRecord| {
             let node = state.roster.get(state.roster.index(result.node)?)?.clone();
-            Some(Standing { node, outcome: result.outcome, proven: result.proven })
+            Some(Standing {
+                node,
+                outcome: result.outcome,
+                proven: result.proven,
+            })
         };
         let mut all: Vec<Standing> = results.filter_map(standing).collect();
         all.sort_by(|a, b| a.node.name.cmp(&b.node.name));
@@ -134,7 +144,10 @@ impl Fleet {
             if events.is_closed() {
                 return Ok(true);
             }
-            let done = self.lock().live(id).is_none_or(|live| is_last(&live, until_settled));
+            let done = self
+                .lock()
+                .live(id)
+                .is_none_or(|live| is_last(&live, until_settled));
             if !done {
                 tokio::time::sleep_until(sent + COALESCE).await;
             }
@@ -157,8 +170,11 @@ impl Fleet {
             };
             let results = differences(standings, &mut changed, &mut seen);
             let last = is_last(&order, until_settled);
-            if (last || !results.is_empty()) && (!wire::send_event(events, &order, results, last).await || last) {
-                return Ok(true);
+            if last || !results.is_empty() {
+                let read = wire::send_event(events, &order, results, last).await;
+                if last || !read {
+                    return Ok(true);
+                }
             }
             sent = Instant::now();
         }

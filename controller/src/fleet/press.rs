@@ -1,54 +1,21 @@
 //! A press: decide, commit, send, answer. One at a time: versions go out in the order in which they are taken,
 //! and a release sees every hold that was set before it.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use authz::{Action, Actor, Target, decide, may_see_hold, may_see_slice};
+use authz::{Action, Actor};
 use proto::v1::OutcomeCounts;
-use proto::{BootId, Hold, HoldId, OrderId, Role, Scope, SiteName, Version};
+use proto::{BootId, Hold, HoldId, OrderId, Scope, Version};
 use tokio::sync::MutexGuard;
 
-use super::aim::{self, NotAimed, allowed};
+use super::aim::NotAimed;
 use super::crash::{self, Point};
+use super::epochs::Epochs;
 use super::unwritten::Written;
 use super::{Aim, Fleet, LiveOrder, Member};
 use crate::error::Error;
-use crate::orders::{NodeRef, Plan, Press, ReleaseOf, Wish, plan_release};
-use crate::store::{
-    self, About, Committed, EPOCH_BLOCK, NewOrder, Note, OrderKind, OrderRecord, OrderState, Store,
-};
-
-/// Versions in stock. The next block is taken when half of one is left, so that a full disk finds a reserve.
-#[derive(Debug)]
-pub(crate) struct Epochs {
-    current: Range<u64>,
-    spare: Option<Range<u64>>,
-}
-
-impl Epochs {
-    pub(crate) const fn new(block: Range<u64>) -> Self {
-        Self { current: block, spare: None }
-    }
-
-    async fn next(&mut self, store: &dyn Store) -> Result<u64, Error> {
-        if self.spare.is_none() && self.current.end.saturating_sub(self.current.start) <= EPOCH_BLOCK / 2 {
-            match store.reserve_epochs(EPOCH_BLOCK).await {
-                Ok(block) => self.spare = Some(block),
-                Err(error) if self.current.is_empty() => {
-                    return Err(Error::NotDurable(format!("no reserved epoch is left and no new ones: {error}")));
-                }
-                Err(error) => tracing::warn!(%error, left = self.current.end - self.current.start, "no new epochs"),
-            }
-        }
-        if self.current.is_empty()
-            && let Some(spare) = self.spare.take()
-        {
-            self.current = spare;
-        }
-        self.current.next().ok_or_else(|| Error::NotDurable("no reserved epoch is left".into()))
-    }
-}
+use crate::orders::{NodeRef, Press, ReleaseOf, Wish};
+use crate::store::{self, Committed, NewOrder, Note, OrderKind, OrderRecord, OrderState};
 
 /// What came of a press.
 #[derive(Debug, Clone)]
@@ -62,12 +29,13 @@ pub struct Pressed {
 }
 
 /// An allowed press, ready to become an order.
-struct Decided {
-    aim: Aim,
-    wish: store::Wish,
-    sets: Vec<Hold>,
-    lifts: Vec<Hold>,
-    detail: String,
+pub(super) struct Decided {
+    pub(super) aim: Aim,
+    pub(super) wish: store::Wish,
+    pub(super) sets: Vec<Hold>,
+    pub(super) lifts: Vec<Hold>,
+    /// For the audit.
+    pub(super) detail: String,
 }
 
 impl Fleet {
@@ -78,10 +46,16 @@ impl Fleet {
     pub async fn press(self: &Arc<Self>, actor: Actor, press: Press, at_ms: i64) -> Result<Pressed, Error> {
         let fleet = self.clone();
         let task = tokio::spawn(async move { Box::pin(fleet.press_here(&actor, &press, at_ms)).await });
-        task.await.map_err(|e| Error::Internal(format!("the press broke off: {e}")))?
+        task.await
+            .map_err(|e| Error::Internal(format!("the press broke off: {e}")))?
     }
 
-    async fn press_here(self: &Arc<Self>, actor: &Actor, press: &Press, at_ms: i64) -> Result<Pressed, Error> {
+    async fn press_here(
+        self: &Arc<Self>,
+        actor: &Actor,
+        press: &Press,
+        at_ms: i64,
+    ) -> Result<Pressed, Error> {
         let mut gate = self.gate.lock().await;
         if let Some(before) = self.pressed_before(actor, press).await? {
             return Ok(before);
@@ -122,7 +96,11 @@ impl Fleet {
         }
         let stored = self.lock().open(record.id).is_none_or(|open| open.stored);
         let not_durable = (!stored).then(|| "the disk has not taken it yet".to_owned());
-        Ok(Some(Pressed { order: self.view(record), created: false, not_durable }))
+        Ok(Some(Pressed {
+            order: self.view(record),
+            created: false,
+            not_durable,
+        }))
     }
 
     fn same_wish(&self, record: &OrderRecord, wish: &Wish) -> bool {
@@ -142,7 +120,9 @@ impl Fleet {
             }
             Wish::Release(ReleaseOf::Hold(hold)) => record.holds.iter().any(|lifted| lifted.id == *hold),
             Wish::Release(ReleaseOf::Slice(slice)) => record.slice.as_ref() == Some(slice),
-            Wish::Release(ReleaseOf::Node(node)) | Wish::Reboot { node } | Wish::Stop { node, .. } => on(node),
+            Wish::Release(ReleaseOf::Node(node)) | Wish::Reboot { node } | Wish::Stop { node, .. } => {
+                on(node)
+            }
         }
     }
 
@@ -153,10 +133,23 @@ impl Fleet {
         let aim = self.aim(actor, &press.wish).await?;
         let boot = aim.node.as_ref().and_then(|member| self.boot_of(member));
         let (wish, sets) = match (&press.wish, &aim.node) {
-            (Wish::Reboot { .. }, Some(node)) => (store::Wish::Reboot { node: node.id, boot_id: boot }, Vec::new()),
+            (Wish::Reboot { .. }, Some(node)) => (
+                store::Wish::Reboot {
+                    node: node.id,
+                    boot_id: boot,
+                },
+                Vec::new(),
+            ),
             (Wish::Stop { no_way_back, .. }, Some(node)) => {
                 let no_way_back = *no_way_back;
-                (store::Wish::Stop { node: node.id, boot_id: boot, no_way_back }, Vec::new())
+                (
+                    store::Wish::Stop {
+                        node: node.id,
+                        boot_id: boot,
+                        no_way_back,
+                    },
+                    Vec::new(),
+                )
             }
             (Wish::Hold { kind, .. }, _) => {
                 let hold = Hold {
@@ -172,7 +165,11 @@ impl Fleet {
                     // Filled in with the order's.
                     version: Version::default(),
                 };
-                let wish = store::Wish::Hold { slice: aim.slice.clone(), scope: aim.scope.clone(), kind: *kind };
+                let wish = store::Wish::Hold {
+                    slice: aim.slice.clone(),
+                    scope: aim.scope.clone(),
+                    kind: *kind,
+                };
                 (wish, vec![hold])
             }
             (Wish::Release(_) | Wish::Reboot { .. } | Wish::Stop { .. }, _) => {
@@ -185,120 +182,22 @@ impl Fleet {
             }
         };
         let detail = aim.rule.clone();
-        Ok(Decided { aim, wish, sets, lifts: Vec::new(), detail })
-    }
-
-    /// Which holds a release lifts, and where that reaches.
-    async fn plan(&self, actor: &Actor, of: &ReleaseOf) -> Result<Decided, Box<NotAimed>> {
-        let action = Action::Release;
-        let mut about = About::default();
-        let hidden = |rule: String| Error::Refused { rule };
-        // What was asked for, in words, and whether its absence may be told.
-        let (text, asked, may_know) = match of {
-            ReleaseOf::Hold(id) => {
-                let asked = self.holds(|hold, _| hold.id == *id);
-                (format!("hold {id}"), asked, aim::knows_all_nodes(actor))
-            }
-            ReleaseOf::Slice(slice) => {
-                about.slice = Some(slice.clone());
-                let asked = self.holds(|hold, _| hold.slice.as_ref() == Some(slice));
-                (format!("holds on {slice}"), asked, may_see_slice(actor, slice, []))
-            }
-            ReleaseOf::Node(node) => match self.find_fresh(node).await {
-                Some((_, member)) if aim::knows_node(actor, &member, None) => {
-                    about.node = Some(member.id);
-                    about.site = Some(member.site.clone());
-                    let scope = Scope::Node(member.id);
-                    let asked = self.holds(|hold, _| hold.slice.is_none() && hold.scope == scope);
-                    (format!("holds on node {}", member.name), asked, true)
-                }
-                found => {
-                    let error = if found.is_none() && aim::knows_all_nodes(actor) {
-                        Error::NotFound(format!("node {node} does not exist"))
-                    } else {
-                        aim::hidden_node(action, node)
-                    };
-                    return Err(Box::new(NotAimed { action, text: format!("holds on node {node}"), about, error }));
-                }
-            },
-        };
-        let site_of = |hold: &Hold| match hold.scope {
-            Scope::Node(node) => self.site_of(node),
-            _ => None,
-        };
-        let visible = |hold: &Hold| may_see_hold(actor, hold, site_of(hold).as_ref(), []);
-        let asked: Vec<Hold> = asked.into_iter().filter(visible).collect();
-        if asked.is_empty() {
-            let error = if may_know {
-                Error::NotFound(format!("{text}: none stands"))
-            } else {
-                hidden(format!("release of {text} needs: to see it and to be entitled to release it, or support"))
-            };
-            return Err(Box::new(NotAimed { action, text, about, error }));
-        }
-        let mut role = Role::Support;
-        let mut rule = String::new();
-        let mut first_refusal = None;
-        let Plan { lifted, standing } = plan_release(asked, |hold| {
-            match allowed(decide(actor, action, &Target::hold(hold, site_of(hold).as_ref()))) {
-                Ok((entitled, why)) => {
-                    if rule.is_empty() || entitled < role {
-                        (role, rule) = (entitled, why);
-                    }
-                    Ok(())
-                }
-                Err(error) => {
-                    let why = error.to_string();
-                    first_refusal.get_or_insert(error);
-                    Err(why)
-                }
-            }
-        });
-        if lifted.is_empty() {
-            let error = first_refusal.unwrap_or_else(|| hidden(format!("{text}: nothing may be released")));
-            return Err(Box::new(NotAimed { action, text, about, error }));
-        }
-        let scope = self.common_scope(&lifted);
-        let slice = lifted[0].slice.clone();
-        let slice = slice.filter(|slice| lifted.iter().all(|hold| hold.slice.as_ref() == Some(slice)));
-        about.slice = about.slice.or_else(|| slice.clone());
-        if about.site.is_none() {
-            match &scope {
-                Scope::Site(site) => about.site = Some(site.clone()),
-                Scope::Node(node) => (about.node, about.site) = (Some(*node), self.site_of(*node)),
-                Scope::Fleet => {}
-            }
-        }
-        let standing = Plan { lifted: Vec::new(), standing }.standing_text();
-        let text = if standing.is_empty() { text } else { format!("{text}; {standing}") };
-        let wish = store::Wish::Release { holds: lifted.iter().map(|hold| hold.id).collect() };
-        let detail = if standing.is_empty() { rule.clone() } else { format!("{rule}; {standing}") };
-        let aim = Aim { kind: OrderKind::Release, slice, scope, text, about, node: None, role, rule };
-        Ok(Decided { aim, wish, sets: Vec::new(), lifts: lifted, detail })
-    }
-
-    /// The smallest scope that covers what all of these reach.
-    fn common_scope(&self, holds: &[Hold]) -> Scope {
-        let first = &holds[0].scope;
-        if holds.iter().all(|hold| hold.scope == *first) {
-            return first.clone();
-        }
-        let site = |hold: &Hold| -> Option<SiteName> {
-            match &hold.scope {
-                Scope::Fleet => None,
-                Scope::Site(site) => Some(site.clone()),
-                Scope::Node(node) => self.site_of(*node),
-            }
-        };
-        match site(&holds[0]) {
-            Some(home) if holds.iter().all(|hold| site(hold).as_ref() == Some(&home)) => Scope::Site(home),
-            _ => Scope::Fleet,
-        }
+        Ok(Decided {
+            aim,
+            wish,
+            sets,
+            lifts: Vec::new(),
+            detail,
+        })
     }
 
     fn boot_of(&self, member: &Member) -> Option<BootId> {
         let state = self.lock();
-        state.roster.index(member.id).and_then(|index| state.node(index)).and_then(|node| node.facts.boot)
+        state
+            .roster
+            .index(member.id)
+            .and_then(|index| state.node(index))
+            .and_then(|node| node.facts.boot)
     }
 
     async fn carry_out(
@@ -309,9 +208,18 @@ impl Fleet {
         decided: Decided,
         at_ms: i64,
     ) -> Result<Pressed, Error> {
-        let Decided { aim, wish, mut sets, lifts, detail } = decided;
+        let Decided {
+            aim,
+            wish,
+            mut sets,
+            lifts,
+            detail,
+        } = decided;
         let epoch = gate.next(&*self.store).await?;
-        let version = Version { incarnation: self.now().incarnation, epoch };
+        let version = Version {
+            incarnation: self.now().incarnation,
+            epoch,
+        };
         for hold in &mut sets {
             hold.version = version;
         }
@@ -350,10 +258,16 @@ impl Fleet {
         };
         let kept = in_memory(&order, &lifts);
         let (record, not_durable) = match self.unwritten.order(order, note).await? {
-            Written::Stored(Committed::Created(record)) => (record, None),
-            Written::Stored(Committed::Existing(record)) => {
-                return Ok(Pressed { order: self.view(Arc::new(record)), created: false, not_durable: None });
-            }
+            Written::Stored(committed) => match *committed {
+                Committed::Created(record) => (record, None),
+                Committed::Existing(record) => {
+                    return Ok(Pressed {
+                        order: self.view(Arc::new(record)),
+                        created: false,
+                        not_durable: None,
+                    });
+                }
+            },
             Written::Kept(why) => {
                 tracing::error!(order = %kept.id, %why, "order is not durable; it is sent all the same");
                 (kept, Some(why))
@@ -361,7 +275,11 @@ impl Fleet {
         };
         let order = self.put_out(record, not_durable.is_none()).await;
         crash::point(Point::AfterSend);
-        Ok(Pressed { order, created: true, not_durable })
+        Ok(Pressed {
+            order,
+            created: true,
+            not_durable,
+        })
     }
 
     /// Enters the order and writes it into every attached link.
@@ -377,9 +295,12 @@ impl Fleet {
                     state.holds.insert(hold.id, hold.clone());
                 }
             }
-            state.enter(record.clone(), stored, &[]);
+            state.enter(&record, stored, &[]);
             let stuck = state.send(record.id);
-            (stuck, stored && state.open(record.id).is_some_and(|open| !open.whole))
+            (
+                stuck,
+                stored && state.open(record.id).is_some_and(|open| !open.whole),
+            )
         };
         for link in stuck {
             tracing::warn!(node = %link.peer().identity, "link takes nothing: cut; the node obeys when it returns");
@@ -406,7 +327,9 @@ impl Fleet {
 
     async fn note_refusal(&self, actor: &Actor, press: &Press, not: &NotAimed, at_ms: i64) {
         let outcome = match not.error {
-            Error::Refused { .. } | Error::Unimplemented(_) | Error::Precondition(_) => audit::Outcome::Refused,
+            Error::Refused { .. } | Error::Unimplemented(_) | Error::Precondition(_) => {
+                audit::Outcome::Refused
+            }
             _ => audit::Outcome::Failed,
         };
         let draft = audit::Draft {
@@ -422,7 +345,11 @@ impl Fleet {
             detail: not.error.to_string(),
             order: None,
         };
-        self.note(Note { draft, about: not.about.clone() }).await;
+        self.note(Note {
+            draft,
+            about: not.about.clone(),
+        })
+        .await;
     }
 }
 
@@ -453,6 +380,10 @@ fn in_memory(order: &NewOrder, lifts: &[Hold]) -> OrderRecord {
         wish: order.wish,
         state: OrderState::Open,
         counts: OutcomeCounts::default(),
-        holds: if order.sets.is_empty() { lifts.to_vec() } else { order.sets },
+        holds: if order.sets.is_empty() {
+            lifts.to_vec()
+        } else {
+            order.sets
+        },
     }
 }

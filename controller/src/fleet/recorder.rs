@@ -28,11 +28,16 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A node answered an order.
-    Heard { node: NodeIndex, order: OrderId, answer: Box<Answer>, at_ms: i64 },
+    Heard {
+        node: NodeIndex,
+        order: OrderId,
+        answer: Box<Answer>,
+        at_ms: i64,
+    },
     /// The controller decided for a node.
-    Verdict(ResultRecord),
+    Verdict(Box<ResultRecord>),
     /// A node was seen.
-    Seen(NodeSeen),
+    Seen(Box<NodeSeen>),
 }
 
 /// Records until the fleet ends, and then what is left.
@@ -65,7 +70,12 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut queue: mpsc::Receiver<Item>) {
 
 /// Writes what the disk refused, again and again.
 pub(crate) async fn retry(fleet: Arc<Fleet>) {
-    while fleet.shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_some() {
+    while fleet
+        .shutdown
+        .run_until_cancelled(tokio::time::sleep(RETRY))
+        .await
+        .is_some()
+    {
         fleet.write_kept().await;
     }
     fleet.write_kept().await;
@@ -96,10 +106,17 @@ impl Fleet {
         let mut state = self.lock();
         for item in items.drain(..) {
             match item {
-                Item::Seen(sign) => seen.push(sign),
-                Item::Verdict(verdict) => results.push(verdict),
-                Item::Heard { node, order, mut answer, at_ms } => {
-                    let Some(member) = state.roster.get(node).map(|member| member.id) else { continue };
+                Item::Seen(sign) => seen.push(*sign),
+                Item::Verdict(verdict) => results.push(*verdict),
+                Item::Heard {
+                    node,
+                    order,
+                    mut answer,
+                    at_ms,
+                } => {
+                    let Some(member) = state.roster.get(node).map(|member| member.id) else {
+                        continue;
+                    };
                     let Some(open) = state.open_mut(order) else {
                         late += 1;
                         continue;
@@ -109,7 +126,10 @@ impl Fleet {
                         Err(why) => {
                             answer.detail = format!("{why}: {}", answer.detail);
                             answer.outcome = Outcome::Failed.into();
-                            Said { outcome: Outcome::Failed, proven: false }
+                            Said {
+                                outcome: Outcome::Failed,
+                                proven: false,
+                            }
                         }
                     };
                     let cell = match open.tracker.heard(node, said) {
@@ -123,12 +143,23 @@ impl Fleet {
                     let proven = cell.is_proven();
                     let outcome = cell.outcome().unwrap_or(said.outcome);
                     let answer = Some(*answer);
-                    results.push(ResultRecord { order, node: member, outcome, proven, answered_at_ms: at_ms, answer });
+                    results.push(ResultRecord {
+                        order,
+                        node: member,
+                        outcome,
+                        proven,
+                        answered_at_ms: at_ms,
+                        answer,
+                    });
                 }
             }
         }
         if late + foreign > 0 {
-            tracing::debug!(late, foreign, "answers to orders that are done, unknown, or not for the node");
+            tracing::debug!(
+                late,
+                foreign,
+                "answers to orders that are done, unknown, or not for the node"
+            );
         }
         let results: News = results.into();
         state.writing = results.clone();
@@ -139,7 +170,8 @@ impl Fleet {
     async fn write(&self, results: &News) {
         let volatile = {
             let state = self.lock();
-            let is_volatile = |result: &&ResultRecord| state.open(result.order).is_some_and(|open| !open.stored);
+            let is_volatile =
+                |result: &&ResultRecord| state.open(result.order).is_some_and(|open| !open.stored);
             results.iter().filter(is_volatile).cloned().collect::<Vec<_>>()
         };
         // The usual case writes the batch as it is.
@@ -147,7 +179,11 @@ impl Fleet {
         let ready: &[ResultRecord] = if volatile.is_empty() {
             results
         } else {
-            split = results.iter().filter(|result| !volatile.contains(result)).cloned().collect();
+            split = results
+                .iter()
+                .filter(|result| !volatile.contains(result))
+                .cloned()
+                .collect();
             &split
         };
         let mut kept = volatile;
@@ -220,7 +256,10 @@ impl Fleet {
                 }
             }
             let of = |open: &super::state::Open| open.kept.values().cloned().collect::<Vec<_>>();
-            let waiting = state.book.values().filter(|open| open.stored && !open.kept.is_empty());
+            let waiting = state
+                .book
+                .values()
+                .filter(|open| open.stored && !open.kept.is_empty());
             let kept: Vec<ResultRecord> = waiting.flat_map(of).collect();
             let parts = state.book.values().filter(|open| open.stored && !open.whole);
             let mut touched = stored;
@@ -269,7 +308,11 @@ fn what_it_came_to(record: &OrderRecord, counts: &proto::v1::OutcomeCounts, vers
             parts.push(format!("{count} {word}"));
         }
     }
-    let detail = if parts.is_empty() { "no node".to_owned() } else { parts.join(", ") };
+    let detail = if parts.is_empty() {
+        "no node".to_owned()
+    } else {
+        parts.join(", ")
+    };
     let (node, site) = match &record.scope {
         proto::Scope::Node(node) => (Some(*node), None),
         proto::Scope::Site(site) => (None, Some(site.clone())),
@@ -289,6 +332,10 @@ fn what_it_came_to(record: &OrderRecord, counts: &proto::v1::OutcomeCounts, vers
             detail: format!("proven on every node: {detail}"),
             order: Some(record.id),
         },
-        about: crate::store::About { slice: record.slice.clone(), site, node },
+        about: crate::store::About {
+            slice: record.slice.clone(),
+            site,
+            node,
+        },
     }
 }

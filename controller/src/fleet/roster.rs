@@ -49,10 +49,21 @@ impl Roster {
             return None;
         }
         let index = NodeIndex::try_from(self.members.len()).ok()?;
-        let NodeRecord { id, name, site, enrolled, .. } = node.clone();
+        let NodeRecord {
+            id,
+            name,
+            site,
+            enrolled,
+            ..
+        } = node.clone();
         self.by_id.insert(id, index);
         self.by_name.insert(name.clone(), index);
-        self.members.push(Arc::new(Member { id, name, site, enrolled }));
+        self.members.push(Arc::new(Member {
+            id,
+            name,
+            site,
+            enrolled,
+        }));
         Some(index)
     }
 

@@ -58,7 +58,9 @@ impl Open {
 
     /// News from now on.
     pub(crate) fn subscribe(&mut self) -> broadcast::Receiver<News> {
-        self.news.get_or_insert_with(|| broadcast::channel(NEWS).0).subscribe()
+        self.news
+            .get_or_insert_with(|| broadcast::channel(NEWS).0)
+            .subscribe()
     }
 }
 
@@ -126,9 +128,16 @@ impl State {
 
     /// Adds a node that was enrolled; also to the open orders that concern it.
     pub(crate) fn enrol(&mut self, record: &crate::store::NodeRecord) {
-        let Some(index) = self.roster.add(record) else { return };
-        let Some(member) = self.roster.get(index).cloned() else { return };
-        self.nodes.push(NodeNow { slot: None, facts: Facts::known(record.boot_id, record.last_seen_ms) });
+        let Some(index) = self.roster.add(record) else {
+            return;
+        };
+        let Some(member) = self.roster.get(index).cloned() else {
+            return;
+        };
+        self.nodes.push(NodeNow {
+            slot: None,
+            facts: Facts::known(record.boot_id, record.last_seen_ms),
+        });
         for open in self.book.values_mut() {
             if member.concerns(&open.record.scope, open.record.version) {
                 open.tracker.include(index);
@@ -157,7 +166,7 @@ impl State {
     }
 
     /// Enters an order with the nodes that it concerns and the results that it has.
-    pub(crate) fn enter(&mut self, record: Arc<OrderRecord>, stored: bool, results: &[ResultRecord]) {
+    pub(crate) fn enter(&mut self, record: &Arc<OrderRecord>, stored: bool, results: &[ResultRecord]) {
         let boot = match record.wish {
             Wish::Reboot { boot_id, .. } | Wish::Stop { boot_id, .. } => boot_id,
             Wish::Hold { .. } | Wish::Release { .. } => None,
@@ -185,12 +194,22 @@ impl State {
             }
         }
         // A halt or reboot that began tells which boot it was for.
-        if let Some(boot) = results.iter().find_map(|result| result.answer.as_ref()?.boot_id.parse().ok()) {
+        if let Some(boot) = results
+            .iter()
+            .find_map(|result| result.answer.as_ref()?.boot_id.parse().ok())
+        {
             tracker.learn_boot(boot);
         }
         self.places.insert(record.id, record.version);
         let whole = stored && tracker.len() >= record.counts.nodes;
-        let open = Open { tracker, stored, whole, kept: HashMap::new(), news: None, record: record.clone() };
+        let open = Open {
+            tracker,
+            stored,
+            whole,
+            kept: HashMap::new(),
+            news: None,
+            record: record.clone(),
+        };
         self.book.insert(record.version, open);
     }
 
@@ -221,14 +240,18 @@ impl State {
             if open.tracker.cell(index) == Cell::ABSENT {
                 continue;
             }
-            match open.tracker.attached(index, boot, |hold| holds.contains_key(&hold)) {
+            match open
+                .tracker
+                .attached(index, boot, |hold| holds.contains_key(&hold))
+            {
                 Delivery::Nothing => {}
                 Delivery::Send => {
                     if matches!(open.record.kind, OrderKind::RebootNode | OrderKind::StopNode) {
                         open.tracker.learn_boot(boot);
                     }
                     let batch = frames::commands(&open.record, now, open.tracker.boot());
-                    open.tracker.sent(index, u16::try_from(batch.len()).unwrap_or(u16::MAX));
+                    open.tracker
+                        .sent(index, u16::try_from(batch.len()).unwrap_or(u16::MAX));
                     frames.extend(batch.iter().cloned());
                 }
                 Delivery::Verdict(cell) => verdicts.extend(cell.outcome().map(|outcome| ResultRecord {
@@ -241,19 +264,35 @@ impl State {
                 })),
             }
         }
-        let reaching = holds.values().filter(|hold| hold.reaches(member.id, &member.site));
-        frames.push(frames::sync(now, reaching, released));
+        let reaching = holds
+            .values()
+            .filter(|hold| hold.reaches(member.id, &member.site));
+        frames.extend(frames::sync(now, reaching, released));
         let generation = self.next_generation;
         self.next_generation += 1;
-        let slot = Slot { generation, commands, link };
+        let slot = Slot {
+            generation,
+            commands,
+            link,
+        };
         let replaced = self.node_mut(index)?.slot.replace(slot);
-        Some(Owed { batch: frames.into(), verdicts, generation, replaced })
+        Some(Owed {
+            batch: frames.into(),
+            verdicts,
+            generation,
+            replaced,
+        })
     }
 
     /// The link of this generation has ended. False when another one has taken its place.
     pub(crate) fn detach(&mut self, index: NodeIndex, generation: u64) -> bool {
         match self.node_mut(index) {
-            Some(node) if node.slot.as_ref().is_some_and(|slot| slot.generation == generation) => {
+            Some(node)
+                if node
+                    .slot
+                    .as_ref()
+                    .is_some_and(|slot| slot.generation == generation) =>
+            {
                 node.slot = None;
                 true
             }
@@ -264,14 +303,18 @@ impl State {
     /// Writes an order into the links of all its attached nodes. Links that take nothing are returned: they are
     /// stuck, and their nodes get the order when they come back.
     pub(crate) fn send(&mut self, id: OrderId) -> Vec<Link> {
-        let Some(open) = self.places.get(&id).and_then(|place| self.book.get_mut(place)) else { return Vec::new() };
+        let Some(open) = self.places.get(&id).and_then(|place| self.book.get_mut(place)) else {
+            return Vec::new();
+        };
         let boots = |index: NodeIndex| self.nodes.get(index as usize).and_then(|node| node.facts.boot);
         let batch = frames::commands(&open.record, self.now, open.tracker.boot());
         let commands = u16::try_from(batch.len()).unwrap_or(u16::MAX);
         let mut stuck = Vec::new();
         let mut sent = Vec::with_capacity(open.tracker.len() as usize);
         for (index, _) in open.tracker.iter() {
-            let Some(slot) = self.nodes.get(index as usize).and_then(|node| node.slot.as_ref()) else { continue };
+            let Some(slot) = self.nodes.get(index as usize).and_then(|node| node.slot.as_ref()) else {
+                continue;
+            };
             match slot.commands.try_send(batch.clone()) {
                 Ok(()) => sent.push(index),
                 Err(mpsc::error::TrySendError::Full(_)) => stuck.push(slot.link.clone()),
@@ -311,7 +354,11 @@ impl State {
         let open = self.open(id)?;
         let standing = |(index, cell): (NodeIndex, Cell)| {
             let node = self.roster.get(index)?.clone();
-            Some(Standing { node, outcome: cell.shown(self.is_attached(index)), proven: cell.is_proven() })
+            Some(Standing {
+                node,
+                outcome: cell.shown(self.is_attached(index)),
+                proven: cell.is_proven(),
+            })
         };
         Some(open.tracker.iter().filter_map(standing).collect())
     }

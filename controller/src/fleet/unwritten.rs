@@ -16,7 +16,7 @@ const MAX_NOTES: usize = 10_000;
 #[derive(Debug)]
 pub(crate) enum Written {
     /// It is on the disk, now or before.
-    Stored(Committed),
+    Stored(Box<Committed>),
     /// It is kept in memory; why.
     Kept(String),
 }
@@ -43,12 +43,18 @@ struct Queue {
 
 /// Whether the disk is to blame, so that memory has to stand in for it.
 fn is_disk(error: &StoreError) -> bool {
-    !matches!(error, StoreError::NotFound { .. } | StoreError::Exists { .. } | StoreError::Invalid { .. })
+    !matches!(
+        error,
+        StoreError::NotFound { .. } | StoreError::Exists { .. } | StoreError::Invalid { .. }
+    )
 }
 
 impl Unwritten {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, queue: Mutex::default() }
+        Self {
+            store,
+            queue: Mutex::default(),
+        }
     }
 
     /// Writes an order, or keeps it.
@@ -60,7 +66,7 @@ impl Unwritten {
         let failed = match self.drain(&mut queue).await {
             Err(error) => error,
             Ok(()) => match self.store.commit_order(&order, note.clone()).await {
-                Ok(committed) => return Ok(Written::Stored(committed)),
+                Ok(committed) => return Ok(Written::Stored(Box::new(committed))),
                 Err(error) if is_disk(&error) => error,
                 Err(error) => return Err(error),
             },
@@ -100,7 +106,11 @@ impl Unwritten {
     async fn drain(&self, queue: &mut Queue) -> Result<(), StoreError> {
         while let Some(write) = queue.writes.front() {
             let done = match write {
-                Write::Order(order, note) => self.store.commit_order(order, note.clone()).await.map(|_| Some(order.id)),
+                Write::Order(order, note) => self
+                    .store
+                    .commit_order(order, note.clone())
+                    .await
+                    .map(|_| Some(order.id)),
                 Write::Note(note) => self.store.append_audit(note.clone()).await.map(|_| None),
             };
             match done {

@@ -24,12 +24,12 @@ impl Said {
     /// # Errors
     /// When the outcome is unknown, the controller's to say, or makes no sense for this kind of order.
     pub fn check(kind: OrderKind, outcome: i32, proven: bool) -> Result<Said, String> {
-        let word = Outcome::try_from(outcome).map_err(|_| format!("answered with the unknown outcome {outcome}"))?;
+        let word =
+            Outcome::try_from(outcome).map_err(|_| format!("answered with the unknown outcome {outcome}"))?;
         let sensible = match word {
             Outcome::Failed => true,
-            Outcome::AlreadyDead => kind.imposes(),
-            Outcome::Partial | Outcome::Respawning => kind.imposes(),
-            Outcome::Killed => kind.kills(),
+            // A freeze kills where another hold suspends.
+            Outcome::Killed | Outcome::AlreadyDead | Outcome::Partial | Outcome::Respawning => kind.imposes(),
             Outcome::Frozen => kind.imposes() && !kind.kills(),
             Outcome::Released => kind == OrderKind::Release,
             Outcome::Accepted => matches!(kind, OrderKind::RebootNode | OrderKind::StopNode),
@@ -49,7 +49,10 @@ impl Said {
             Outcome::Frozen | Outcome::Released => true,
             _ => false,
         };
-        Ok(Said { outcome: word, proven })
+        Ok(Said {
+            outcome: word,
+            proven,
+        })
     }
 }
 

@@ -29,12 +29,19 @@ impl OrderKind {
     /// Whether it sets a hold.
     #[must_use]
     pub const fn imposes(self) -> bool {
-        self.kills() || matches!(self, OrderKind::FreezeSlice | OrderKind::FreezeSliver | OrderKind::FreezeNode)
+        self.kills()
+            || matches!(
+                self,
+                OrderKind::FreezeSlice | OrderKind::FreezeSliver | OrderKind::FreezeNode
+            )
     }
 
     /// Whether processes are to die.
     #[must_use]
     pub const fn kills(self) -> bool {
-        matches!(self, OrderKind::KillSlice | OrderKind::KillSliver | OrderKind::KillNode)
+        matches!(
+            self,
+            OrderKind::KillSlice | OrderKind::KillSliver | OrderKind::KillNode
+        )
     }
 }

@@ -37,12 +37,16 @@ impl Plan {
 /// Sorts the holds that were asked for. `may` returns the rule that forbids, if one does.
 pub fn plan_release(mut asked: Vec<Hold>, mut may: impl FnMut(&Hold) -> Result<(), String>) -> Plan {
     asked.sort_by_key(|hold| (hold.version, hold.id));
-    let mut plan = Plan { lifted: Vec::new(), standing: Vec::new() };
+    let mut plan = Plan {
+        lifted: Vec::new(),
+        standing: Vec::new(),
+    };
     for hold in asked {
         match may(&hold) {
             Err(rule) => plan.standing.push((hold.id, rule)),
             Ok(()) if plan.lifted.len() == MAX_RELEASED => {
-                plan.standing.push((hold.id, format!("one release lifts at most {MAX_RELEASED} holds")));
+                plan.standing
+                    .push((hold.id, format!("one release lifts at most {MAX_RELEASED} holds")));
             }
             Ok(()) => plan.lifted.push(hold),
         }
@@ -66,12 +70,19 @@ mod tests {
             reason: "r".into(),
             evidence: String::new(),
             set_at_ms: 0,
-            version: Version { incarnation: 1, epoch },
+            version: Version {
+                incarnation: 1,
+                epoch,
+            },
         }
     }
 
     fn pi(hold: &Hold) -> Result<(), String> {
-        if hold.role == Role::Support { Err("set by support".into()) } else { Ok(()) }
+        if hold.role == Role::Support {
+            Err("set by support".into())
+        } else {
+            Ok(())
+        }
     }
 
     #[test]
@@ -79,7 +90,10 @@ mod tests {
         let (own, foreign) = (hold(3, Role::Pi), hold(2, Role::Support));
         let plan = plan_release(vec![own.clone(), foreign.clone()], pi);
         assert_eq!(plan.lifted, vec![own]);
-        assert_eq!(plan.standing_text(), format!("still standing: {} (set by support)", foreign.id));
+        assert_eq!(
+            plan.standing_text(),
+            format!("still standing: {} (set by support)", foreign.id)
+        );
     }
 
     #[test]
@@ -88,6 +102,10 @@ mod tests {
         let plan = plan_release(asked, pi);
         assert_eq!(plan.lifted.len(), MAX_RELEASED);
         assert!(plan.lifted.is_sorted_by_key(|hold| hold.version));
-        assert!(plan.standing_text().ends_with("and 2 more"), "{}", plan.standing_text());
+        assert!(
+            plan.standing_text().ends_with("and 2 more"),
+            "{}",
+            plan.standing_text()
+        );
     }
 }

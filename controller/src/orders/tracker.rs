@@ -130,9 +130,22 @@ impl Tracker {
     /// reboot or halt is to end, when it is known.
     #[must_use]
     pub fn new(kind: OrderKind, holds: Vec<HoldId>, boot: Option<BootId>, dense: bool) -> Self {
-        let cells = if dense { Cells::Dense(Vec::new()) } else { Cells::Sparse(Vec::new()) };
+        let cells = if dense {
+            Cells::Dense(Vec::new())
+        } else {
+            Cells::Sparse(Vec::new())
+        };
         let owed = std::collections::BTreeMap::new();
-        Self { kind, holds, boot, cells, owed, nodes: 0, unanswered: 0, unproven: 0 }
+        Self {
+            kind,
+            holds,
+            boot,
+            cells,
+            owed,
+            nodes: 0,
+            unanswered: 0,
+            unproven: 0,
+        }
     }
 
     /// The order concerns this node, too. Does nothing when it is known.
@@ -190,7 +203,9 @@ impl Tracker {
     pub fn iter(&self) -> Box<dyn Iterator<Item = (NodeIndex, Cell)> + '_> {
         match &self.cells {
             Cells::Dense(cells) => Box::new(
-                (0..).zip(cells.iter().copied()).filter(|(_, cell)| *cell != Cell::ABSENT),
+                (0..)
+                    .zip(cells.iter().copied())
+                    .filter(|(_, cell)| *cell != Cell::ABSENT),
             ),
             Cells::Sparse(cells) => Box::new(cells.iter().copied()),
         }
@@ -217,7 +232,10 @@ impl Tracker {
 
     /// Whether every attached node has answered.
     pub fn is_settled(&self, attached: impl Fn(NodeIndex) -> bool) -> bool {
-        self.unanswered == 0 || self.iter().all(|(node, cell)| cell.is_answered() || !attached(node))
+        self.unanswered == 0
+            || self
+                .iter()
+                .all(|(node, cell)| cell.is_answered() || !attached(node))
     }
 
     /// The order was written to the node's link, as `commands` commands, each of which will be answered.
@@ -252,24 +270,32 @@ impl Tracker {
     }
 
     /// The node attached with this boot id: what it is owed. `stands` tells whether a hold still stands.
+    ///
+    /// A node whose answer was no proof is told again while the hold stands: the proof may have been lost with
+    /// the link, and who failed may do better now. Obeying twice changes nothing.
     pub fn attached(&mut self, node: NodeIndex, boot: BootId, stands: impl Fn(HoldId) -> bool) -> Delivery {
         let cell = self.cells.get(node);
         if cell == Cell::ABSENT || cell.is_proven() {
             return Delivery::Nothing;
         }
+        let holds = self.kind.imposes() && self.holds.iter().any(|hold| stands(*hold));
         let verdict = match self.kind {
             OrderKind::RebootNode if self.boot.is_some_and(|old| old != boot) => Some(Outcome::Rebooted),
-            kind if kind.imposes() && !cell.is_answered() && !self.holds.iter().any(|hold| stands(*hold)) => {
-                Some(Outcome::Superseded)
-            }
+            kind if kind.imposes() && !cell.is_answered() && !holds => Some(Outcome::Superseded),
             _ => None,
         };
         match verdict {
-            Some(outcome) => match self.apply(node, Said { outcome, proven: false }) {
+            Some(outcome) => match self.apply(
+                node,
+                Said {
+                    outcome,
+                    proven: false,
+                },
+            ) {
                 Heard::Changed(cell) => Delivery::Verdict(cell),
                 Heard::Foreign | Heard::Unchanged => Delivery::Nothing,
             },
-            None if cell.is_answered() => Delivery::Nothing,
+            None if cell.is_answered() && !holds => Delivery::Nothing,
             None => Delivery::Send,
         }
     }

@@ -27,13 +27,25 @@ fn a_kill_goes_from_sent_over_dead_to_proven() {
     let mut order = kill(2);
     order.sent(0, 1);
     order.sent(1, 1);
-    assert_eq!(order.heard(0, said(Outcome::Killed, false)), Heard::Changed(Cell::stored(Outcome::Killed, false)));
+    assert_eq!(
+        order.heard(0, said(Outcome::Killed, false)),
+        Heard::Changed(Cell::stored(Outcome::Killed, false))
+    );
     assert_eq!(order.state(), OrderState::Open);
-    assert_eq!(order.heard(1, said(Outcome::AlreadyDead, true)), Heard::Changed(Cell::stored(Outcome::AlreadyDead, true)));
+    assert_eq!(
+        order.heard(1, said(Outcome::AlreadyDead, true)),
+        Heard::Changed(Cell::stored(Outcome::AlreadyDead, true))
+    );
     assert_eq!(order.state(), OrderState::Answered);
     // Sent again after a lost link, the node finds nothing left: the kill is not forgotten.
-    assert_eq!(order.heard(0, said(Outcome::AlreadyDead, false)), Heard::Unchanged);
-    assert_eq!(order.heard(0, said(Outcome::AlreadyDead, true)), Heard::Changed(Cell::stored(Outcome::Killed, true)));
+    assert_eq!(
+        order.heard(0, said(Outcome::AlreadyDead, false)),
+        Heard::Unchanged
+    );
+    assert_eq!(
+        order.heard(0, said(Outcome::AlreadyDead, true)),
+        Heard::Changed(Cell::stored(Outcome::Killed, true))
+    );
     assert_eq!(order.state(), OrderState::Closed);
     assert_eq!(order.heard(0, said(Outcome::Failed, false)), Heard::Unchanged);
 }
@@ -71,7 +83,28 @@ fn what_was_released_before_delivery_is_superseded() {
     assert_eq!(order.attached(1, boot(1), |_| false), superseded);
     assert_eq!(order.attached(1, boot(1), |_| false), Delivery::Nothing);
     assert_eq!(order.attached(2, boot(1), |_| true), Delivery::Send);
-    assert_eq!(order.attached(0, boot(1), |_| false), Delivery::Nothing, "it has answered");
+    assert_eq!(
+        order.attached(0, boot(1), |_| false),
+        Delivery::Nothing,
+        "it has answered"
+    );
+}
+
+#[test]
+fn a_proof_that_was_lost_with_the_link_is_asked_for_again() {
+    let mut order = kill(2);
+    order.sent(0, 1);
+    order.heard(0, said(Outcome::Killed, false));
+    assert_eq!(order.attached(0, boot(1), |_| true), Delivery::Send);
+    order.sent(0, 1);
+    assert_eq!(
+        order.cell(0),
+        Cell::stored(Outcome::Killed, false),
+        "what it said is not forgotten"
+    );
+    order.heard(0, said(Outcome::AlreadyDead, true));
+    assert_eq!(order.cell(0), Cell::stored(Outcome::Killed, true));
+    assert_eq!(order.attached(0, boot(1), |_| true), Delivery::Nothing);
 }
 
 #[test]
@@ -86,13 +119,21 @@ fn a_release_of_several_holds_waits_for_every_answer() {
     for _ in 0..2 {
         assert_eq!(order.heard(1, said(Outcome::Released, true)), Heard::Unchanged);
     }
-    assert!(matches!(order.heard(1, said(Outcome::Released, true)), Heard::Changed(_)));
+    assert!(matches!(
+        order.heard(1, said(Outcome::Released, true)),
+        Heard::Changed(_)
+    ));
     assert_eq!(order.state(), OrderState::Closed);
 }
 
 #[test]
 fn a_failed_release_stays_failed() {
-    let mut order = Tracker::new(OrderKind::Release, vec![HoldId::new(), HoldId::new()], None, false);
+    let mut order = Tracker::new(
+        OrderKind::Release,
+        vec![HoldId::new(), HoldId::new()],
+        None,
+        false,
+    );
     order.include(1);
     order.sent(1, 2);
     order.heard(1, said(Outcome::Failed, false));
@@ -138,13 +179,26 @@ fn what_a_node_cannot_mean_is_named() {
     ] {
         assert!(check(OrderKind::KillSlice, outcome).is_err(), "{outcome:?}");
     }
-    assert!(check(OrderKind::FreezeSlice, Outcome::Killed).is_err());
+    assert!(check(OrderKind::Release, Outcome::Killed).is_err());
     assert!(check(OrderKind::RebootNode, Outcome::Killed).is_err());
-    assert!(Said::check(OrderKind::KillSlice, 99, true).expect_err("unknown").contains("99"));
+    assert!(
+        Said::check(OrderKind::KillSlice, 99, true)
+            .expect_err("unknown")
+            .contains("99")
+    );
     // Nobody proves a failure or a process in D state.
-    assert_eq!(check(OrderKind::KillSlice, Outcome::Partial), Ok(said(Outcome::Partial, false)));
-    assert_eq!(check(OrderKind::KillSlice, Outcome::Respawning), Ok(said(Outcome::Respawning, false)));
-    assert_eq!(Said::check(OrderKind::Release, Outcome::Released.into(), false), Ok(said(Outcome::Released, true)));
+    assert_eq!(
+        check(OrderKind::KillSlice, Outcome::Partial),
+        Ok(said(Outcome::Partial, false))
+    );
+    assert_eq!(
+        check(OrderKind::KillSlice, Outcome::Respawning),
+        Ok(said(Outcome::Respawning, false))
+    );
+    assert_eq!(
+        Said::check(OrderKind::Release, Outcome::Released.into(), false),
+        Ok(said(Outcome::Released, true))
+    );
 }
 
 #[test]
@@ -231,9 +285,10 @@ proptest! {
                 }
                 Event::Attached(node, stands) => {
                     let delivery = tracker.attached(node, boot(1), |_| stands);
-                    let owed = oracle(&events[..at], node) == Some(None);
-                    prop_assert_eq!(delivery == Delivery::Send, owed && stands);
-                    prop_assert_eq!(matches!(delivery, Delivery::Verdict(_)), owed && !stands);
+                    let before = oracle(&events[..at], node);
+                    let unproven = before.is_some_and(|said| said.is_none_or(|(_, proven)| !proven));
+                    prop_assert_eq!(delivery == Delivery::Send, unproven && stands);
+                    prop_assert_eq!(matches!(delivery, Delivery::Verdict(_)), before == Some(None) && !stands);
                 }
             }
             // Compare everything with the history so far.

@@ -132,10 +132,18 @@ impl TryFrom<v1::PressRequest> for Press {
     type Error = WishError;
 
     fn try_from(request: v1::PressRequest) -> Result<Self, WishError> {
-        let v1::PressRequest { idempotency_key, reason, evidence, wish } = request;
+        let v1::PressRequest {
+            idempotency_key,
+            reason,
+            evidence,
+            wish,
+        } = request;
         let len = idempotency_key.len();
         if !(1..=Self::MAX_KEY).contains(&len) || !idempotency_key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(WishError::Key { len, max: Self::MAX_KEY });
+            return Err(WishError::Key {
+                len,
+                max: Self::MAX_KEY,
+            });
         }
         let reason = text("reason", reason.trim())?;
         if reason.is_empty() {
@@ -143,7 +151,12 @@ impl TryFrom<v1::PressRequest> for Press {
         }
         let evidence = text("evidence", evidence.trim())?;
         let wish = wish.ok_or(WireError::Missing { field: "wish" })?.try_into()?;
-        Ok(Press { key: idempotency_key, reason, evidence, wish })
+        Ok(Press {
+            key: idempotency_key,
+            reason,
+            evidence,
+            wish,
+        })
     }
 }
 
@@ -168,16 +181,25 @@ impl TryFrom<v1::press_request::Wish> for Wish {
             Wire::Hold(hold) => hold_wish(hold)?,
             Wire::Release(v1::ReleaseWish { what }) => {
                 use v1::release_wish::What;
-                Wish::Release(match what.ok_or(WireError::Missing { field: "release.what" })? {
-                    What::Hold(id) => ReleaseOf::Hold(id.parse().map_err(WireError::id("release.hold"))?),
-                    What::Slice(name) => ReleaseOf::Slice(name.parse().map_err(WireError::id("release.slice"))?),
-                    What::Node(node) => ReleaseOf::Node(NodeRef::parse("release.node", &node)?),
-                })
+                Wish::Release(
+                    match what.ok_or(WireError::Missing {
+                        field: "release.what",
+                    })? {
+                        What::Hold(id) => ReleaseOf::Hold(id.parse().map_err(WireError::id("release.hold"))?),
+                        What::Slice(name) => {
+                            ReleaseOf::Slice(name.parse().map_err(WireError::id("release.slice"))?)
+                        }
+                        What::Node(node) => ReleaseOf::Node(NodeRef::parse("release.node", &node)?),
+                    },
+                )
             }
-            Wire::Reboot(v1::RebootWish { node }) => Wish::Reboot { node: NodeRef::parse("reboot.node", &node)? },
-            Wire::Stop(v1::StopWish { node, no_way_back }) => {
-                Wish::Stop { node: NodeRef::parse("stop.node", &node)?, no_way_back }
-            }
+            Wire::Reboot(v1::RebootWish { node }) => Wish::Reboot {
+                node: NodeRef::parse("reboot.node", &node)?,
+            },
+            Wire::Stop(v1::StopWish { node, no_way_back }) => Wish::Stop {
+                node: NodeRef::parse("stop.node", &node)?,
+                no_way_back,
+            },
         })
     }
 }
@@ -186,9 +208,19 @@ fn hold_wish(hold: v1::HoldWish) -> Result<Wish, WishError> {
     use v1::scope::Reach as Wire;
     let kind = match v1::HoldKind::try_from(hold.kind) {
         Ok(kind) => kind.checked()?,
-        Err(_) => return Err(WireError::Unknown { field: "hold.kind", got: hold.kind }.into()),
+        Err(_) => {
+            return Err(WireError::Unknown {
+                field: "hold.kind",
+                got: hold.kind,
+            }
+            .into());
+        }
     };
-    let v1::HoldWish { slice, scope, kind: _ } = hold;
+    let v1::HoldWish {
+        slice,
+        scope,
+        kind: _,
+    } = hold;
     let slice = match slice.as_str() {
         "" => None,
         name => Some(name.parse().map_err(WireError::id("hold.slice"))?),
@@ -216,7 +248,9 @@ mod tests {
             evidence: String::new(),
             wish: Some(Wire::Hold(v1::HoldWish {
                 slice: "princeton_codeen".into(),
-                scope: Some(v1::Scope { reach: Some(v1::scope::Reach::Fleet(true)) }),
+                scope: Some(v1::Scope {
+                    reach: Some(v1::scope::Reach::Fleet(true)),
+                }),
                 kind: v1::HoldKind::Suspend.into(),
             })),
         }
@@ -250,7 +284,8 @@ mod tests {
             "release.what is missing"
         );
         assert!(
-            error(|r| r.wish = Some(Wire::Reboot(v1::RebootWish { node: "../x".into() }))).contains("reboot.node")
+            error(|r| r.wish = Some(Wire::Reboot(v1::RebootWish { node: "../x".into() })))
+                .contains("reboot.node")
         );
         let hold = |change: fn(&mut v1::HoldWish)| {
             error(|r| {
@@ -264,7 +299,9 @@ mod tests {
         assert_eq!(hold(|h| h.kind = 0), "kind is missing");
         assert_eq!(hold(|h| h.scope = None), "hold.scope is missing");
         assert_eq!(
-            hold(|h| h.scope = Some(v1::Scope { reach: Some(v1::scope::Reach::Fleet(false)) })),
+            hold(|h| h.scope = Some(v1::Scope {
+                reach: Some(v1::scope::Reach::Fleet(false))
+            })),
             "hold.scope is missing"
         );
     }
@@ -272,7 +309,14 @@ mod tests {
     #[test]
     fn nothing_stops_every_slice_yet() {
         for reach in [Reach::Fleet, Reach::Site("princeton".parse().expect("valid"))] {
-            assert_eq!(OrderKind::of(&Wish::Hold { slice: None, reach, kind: HoldKind::Suspend }), None);
+            assert_eq!(
+                OrderKind::of(&Wish::Hold {
+                    slice: None,
+                    reach,
+                    kind: HoldKind::Suspend
+                }),
+                None
+            );
         }
     }
 

@@ -1,11 +1,11 @@
 //! Reading the audit.
 
 use authz::{Action, Target};
+use proto::WireError;
 use proto::v1::audit_server::Audit;
 use proto::v1::{
     self, AuditEntry, AuditHead, AuditHeadRequest, ExportAuditRequest, ListAuditReply, ListAuditRequest,
 };
-use proto::WireError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -19,8 +19,25 @@ use crate::store::{About, AuditFilter, PageRequest};
 const CHUNK: u32 = 200;
 
 fn entry(entry: audit::Entry) -> AuditEntry {
-    let audit::Entry { sequence, said, previous, hash } = entry;
-    let audit::Draft { at_ms, version, person, role, action, target, reason, evidence, outcome, detail, order } = said;
+    let audit::Entry {
+        sequence,
+        said,
+        previous,
+        hash,
+    } = entry;
+    let audit::Draft {
+        at_ms,
+        version,
+        person,
+        role,
+        action,
+        target,
+        reason,
+        evidence,
+        outcome,
+        detail,
+        order,
+    } = said;
     AuditEntry {
         sequence,
         at_ms,
@@ -42,7 +59,13 @@ fn entry(entry: audit::Entry) -> AuditEntry {
 impl Desk {
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<ListAuditReply, Error> {
         let caller = self.caller(&request).await?;
-        let ListAuditRequest { page_size, before, person, target, order } = request.into_inner();
+        let ListAuditRequest {
+            page_size,
+            before,
+            person,
+            target,
+            order,
+        } = request.into_inner();
         let filter = AuditFilter {
             person: match person.as_str() {
                 "" => None,
@@ -56,7 +79,11 @@ impl Desk {
             visible: visible::of(&caller.actor),
         };
         let before = (before != 0).then_some(before);
-        let size = PageRequest { size: page_size, token: String::new() }.rows();
+        let size = PageRequest {
+            size: page_size,
+            token: String::new(),
+        }
+        .rows();
         let page = self.fleet.store().audit_page(&filter, before, size).await?;
         let mut next_before = page.next_before.unwrap_or(0);
         // From the newest back, as many as a message takes.
@@ -81,9 +108,13 @@ impl Audit for Desk {
         Ok(Response::new(self.list_audit(request).await?))
     }
 
-    async fn export(&self, request: Request<ExportAuditRequest>) -> Result<Response<Self::ExportStream>, Status> {
+    async fn export(
+        &self,
+        request: Request<ExportAuditRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
         let caller = self.caller(&request).await?;
-        self.permit(&caller, Action::ReadAudit, &Target::Fleet, About::default()).await?;
+        self.permit(&caller, Action::ReadAudit, &Target::Fleet, About::default())
+            .await?;
         let mut from = request.get_ref().from.max(1);
         let (entries, stream) = mpsc::channel(CHUNK as usize);
         let store = self.fleet.store().clone();
@@ -111,8 +142,12 @@ impl Audit for Desk {
 
     async fn head(&self, request: Request<AuditHeadRequest>) -> Result<Response<AuditHead>, Status> {
         let caller = self.caller(&request).await?;
-        self.permit(&caller, Action::VerifyAudit, &Target::Fleet, About::default()).await?;
+        self.permit(&caller, Action::VerifyAudit, &Target::Fleet, About::default())
+            .await?;
         let head = self.fleet.store().audit_head().await.map_err(Error::from)?;
-        Ok(Response::new(AuditHead { sequence: head.sequence, hash: head.hash.as_bytes().to_vec() }))
+        Ok(Response::new(AuditHead {
+            sequence: head.sequence,
+            hash: head.hash.as_bytes().to_vec(),
+        }))
     }
 }

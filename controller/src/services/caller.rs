@@ -23,23 +23,46 @@ impl Desk {
     /// The person behind a request.
     pub(crate) async fn caller<T: Sync>(&self, request: &Request<T>) -> Result<Caller, Error> {
         let peer = request.extensions().get::<link::Peer>().cloned();
-        let Some(peer) = peer else { return Err(Error::Internal("a request without a peer".into())) };
-        let Identity::Person(name) = peer.identity else {
-            return Err(Error::Refused { rule: format!("{} is no person: this port is for people", peer.identity) });
+        let Some(peer) = peer else {
+            return Err(Error::Internal("a request without a peer".into()));
         };
-        let expires = peer.certificate_expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let Identity::Person(name) = peer.identity else {
+            return Err(Error::Refused {
+                rule: format!("{} is no person: this port is for people", peer.identity),
+            });
+        };
+        let expires = peer
+            .certificate_expires
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let certificate_expires_at_ms = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
         if certificate_expires_at_ms <= now_ms() {
-            return Err(Error::Refused { rule: format!("the certificate of {name} has expired: connect again") });
+            return Err(Error::Refused {
+                rule: format!("the certificate of {name} has expired: connect again"),
+            });
         }
         match self.fleet.store().person(&name).await {
             Ok(record) => {
-                let actor = Actor { name, grants: record.grants.clone() };
-                Ok(Caller { actor, record, certificate_expires_at_ms })
+                let actor = Actor {
+                    name,
+                    grants: record.grants.clone(),
+                };
+                Ok(Caller {
+                    actor,
+                    record,
+                    certificate_expires_at_ms,
+                })
             }
             Err(StoreError::NotFound { .. }) => {
                 let rule = format!("{name} is not known here");
-                self.audit(None, "whoami", &format!("person {name}"), About::default(), Err(&rule)).await;
+                self.audit(
+                    None,
+                    "whoami",
+                    &format!("person {name}"),
+                    About::default(),
+                    Err(&rule),
+                )
+                .await;
                 Err(Error::Refused { rule })
             }
             Err(error) => Err(error.into()),
@@ -57,9 +80,13 @@ impl Desk {
         let verdict = decide(&caller.actor, action, target);
         let rule = verdict.rule().to_owned();
         if verdict.is_allowed() {
-            return Ok(Permit { role: verdict.role(), rule });
+            return Ok(Permit {
+                role: verdict.role(),
+                rule,
+            });
         }
-        self.refuse(caller, action.as_str(), &target.to_string(), about, rule).await
+        self.refuse(caller, action.as_str(), &target.to_string(), about, rule)
+            .await
     }
 
     /// Refuses and audits.
@@ -71,7 +98,8 @@ impl Desk {
         about: About,
         rule: String,
     ) -> Result<T, Error> {
-        self.audit(Some(&caller.actor.name), action, target, about, Err(&rule)).await;
+        self.audit(Some(&caller.actor.name), action, target, about, Err(&rule))
+            .await;
         Err(Error::Refused { rule })
     }
 
@@ -88,8 +116,21 @@ impl Desk {
     }
 
     /// The audit entry of a change that is about to be made.
-    pub(crate) fn change(&self, caller: &Caller, action: Action, target: &str, about: About, permit: &Permit) -> Note {
-        self.note(Some(&caller.actor.name), action.as_str(), target, about, Ok(permit))
+    pub(crate) fn change(
+        &self,
+        caller: &Caller,
+        action: Action,
+        target: &str,
+        about: About,
+        permit: &Permit,
+    ) -> Note {
+        self.note(
+            Some(&caller.actor.name),
+            action.as_str(),
+            target,
+            about,
+            Ok(permit),
+        )
     }
 
     fn note(

@@ -42,7 +42,9 @@ pub(crate) struct Desk {
 ///
 /// # Errors
 /// When the committed descriptors cannot be read, which a test excludes.
-pub(crate) async fn routes(fleet: Arc<Fleet>) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
+pub(crate) async fn routes(
+    fleet: Arc<Fleet>,
+) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
     const MAX: usize = proto::MAX_MESSAGE_BYTES;
     let desk = Desk { fleet };
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -54,7 +56,9 @@ pub(crate) async fn routes(fleet: Arc<Fleet>) -> Result<(Routes, HealthReporter)
     };
     macro_rules! limited {
         ($server:ident) => {
-            $server::new(desk.clone()).max_decoding_message_size(MAX).max_encoding_message_size(MAX)
+            $server::new(desk.clone())
+                .max_decoding_message_size(MAX)
+                .max_encoding_message_size(MAX)
         };
     }
     let routes = Routes::new(health_service)

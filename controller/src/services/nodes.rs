@@ -64,7 +64,10 @@ impl Desk {
         let permitted = found.as_ref().is_some_and(|(_, member)| {
             let site = member.site.clone();
             let target = match slice {
-                Some(slice) => Target::Sliver { slice: slice.clone(), site },
+                Some(slice) => Target::Sliver {
+                    slice: slice.clone(),
+                    site,
+                },
                 None => Target::Node { site },
             };
             authz::decide(&caller.actor, action, &target).is_allowed()
@@ -83,9 +86,15 @@ impl Desk {
                 let (target, needs) = match slice {
                     Some(slice) => (
                         format!("{slice} on {node}"),
-                        format!("developer of it, PI of {}, site admin of the node's site, or support", slice.site()),
+                        format!(
+                            "developer of it, PI of {}, site admin of the node's site, or support",
+                            slice.site()
+                        ),
                     ),
-                    None => (format!("node {node}"), "site admin of its site, or support".to_owned()),
+                    None => (
+                        format!("node {node}"),
+                        "site admin of its site, or support".to_owned(),
+                    ),
                 };
                 let rule = format!("{action} on {target} needs: {needs}");
                 self.refuse(caller, action.as_str(), &target, about, rule).await
@@ -95,12 +104,23 @@ impl Desk {
 
     async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Result<ListNodesReply, Error> {
         let caller = self.caller(&request).await?;
-        let ListNodesRequest { page_size, page_token, site, slice } = request.into_inner();
+        let ListNodesRequest {
+            page_size,
+            page_token,
+            site,
+            slice,
+        } = request.into_inner();
         let site = site_field("site", &site)?;
         let slice = slice_field("slice", &slice)?;
         let select = NodeSelection {
             sites: site.map(|site| vec![site]),
-            ids: slice.map(|slice| self.fleet.slivers(&slice).iter().map(|(node, _)| node.id).collect()),
+            ids: slice.map(|slice| {
+                self.fleet
+                    .slivers(&slice)
+                    .iter()
+                    .map(|(node, _)| node.id)
+                    .collect()
+            }),
         };
         let read = |page| {
             let select = &select;
@@ -110,13 +130,17 @@ impl Desk {
             may_see_node(&caller.actor, &record.site).then(|| self.fleet.describe(&record))
         };
         let (nodes, next_page_token) = pages::collect(page_size, page_token, read, show).await?;
-        Ok(ListNodesReply { nodes, next_page_token })
+        Ok(ListNodesReply {
+            nodes,
+            next_page_token,
+        })
     }
 
     async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<NodeDetail, Error> {
         let caller = self.caller(&request).await?;
-        let (index, member, _) =
-            self.permitted_node(&caller, Action::SeeNode, &request.get_ref().node, None).await?;
+        let (index, member, _) = self
+            .permitted_node(&caller, Action::SeeNode, &request.get_ref().node, None)
+            .await?;
         let record = self.fleet.store().node(member.id).await?;
         let (report, reported_at_ms) = match self.fleet.last_report(index) {
             Some((report, at)) => (Some(report), at),
@@ -127,7 +151,12 @@ impl Desk {
         };
         let holds = self.fleet.holds(|hold, scope| {
             hold.reaches(member.id, &member.site)
-                && may_see_hold(&caller.actor, hold, scope.map(|scope| &scope.site), [&member.site])
+                && may_see_hold(
+                    &caller.actor,
+                    hold,
+                    scope.map(|scope| &scope.site),
+                    [&member.site],
+                )
         });
         let mut node = self.fleet.describe(&record);
         if let Some(report) = &report {
@@ -145,9 +174,14 @@ impl Desk {
         let caller = self.caller(&request).await?;
         let NodeProcessesRequest { node, slice, limit } = request.into_inner();
         let slice = slice_field("slice", &slice)?;
-        let (index, _, node) = self.permitted_node(&caller, Action::SeeProcesses, &node, slice.as_ref()).await?;
+        let (index, _, node) = self
+            .permitted_node(&caller, Action::SeeProcesses, &node, slice.as_ref())
+            .await?;
         let link = self.fleet.link_to(index, &node)?;
-        let ask = ProcessesRequest { slice: slice.as_ref().map(ToString::to_string).unwrap_or_default(), limit };
+        let ask = ProcessesRequest {
+            slice: slice.as_ref().map(ToString::to_string).unwrap_or_default(),
+            limit,
+        };
         let mut client = client(link);
         let reply = match tokio::time::timeout(PROCESSES, client.processes(ask)).await {
             Err(_) => return Err(late(&node, PROCESSES)),
@@ -158,7 +192,10 @@ impl Desk {
         let asked = reply.processes.len();
         let ours = |process: &v1::Process| slice.as_ref().is_none_or(|slice| process.slice == slice.as_str());
         let processes = wire::fitting(reply.processes.into_iter().filter(ours), pages::MAX_ROWS_BYTES);
-        Ok(ProcessesReply { truncated: reply.truncated || processes.len() < asked, processes })
+        Ok(ProcessesReply {
+            truncated: reply.truncated || processes.len() < asked,
+            processes,
+        })
     }
 
     async fn journal_of(
@@ -168,13 +205,16 @@ impl Desk {
         let caller = self.caller(&request).await?;
         let NodeJournalRequest { node, lines, unit } = request.into_inner();
         let unit = super::people::plain("unit", unit, MAX_UNIT)?;
-        let (index, _, node) = self.permitted_node(&caller, Action::SeeJournal, &node, None).await?;
+        let (index, _, node) = self
+            .permitted_node(&caller, Action::SeeJournal, &node, None)
+            .await?;
         let mut client = client(self.fleet.link_to(index, &node)?);
-        let mut from = match tokio::time::timeout(JOURNAL, client.journal(JournalRequest { lines, unit })).await {
-            Err(_) => return Err(late(&node, JOURNAL)),
-            Ok(Err(status)) => return Err(from_node(&node, &status)),
-            Ok(Ok(stream)) => stream.into_inner(),
-        };
+        let mut from =
+            match tokio::time::timeout(JOURNAL, client.journal(JournalRequest { lines, unit })).await {
+                Err(_) => return Err(late(&node, JOURNAL)),
+                Ok(Err(status)) => return Err(from_node(&node, &status)),
+                Ok(Ok(stream)) => stream.into_inner(),
+            };
         let (to, stream) = mpsc::channel(CHUNKS);
         drop(tokio::spawn(async move {
             loop {
@@ -206,11 +246,17 @@ impl Nodes for Desk {
         Ok(Response::new(self.get_node(request).await?))
     }
 
-    async fn processes(&self, request: Request<NodeProcessesRequest>) -> Result<Response<ProcessesReply>, Status> {
+    async fn processes(
+        &self,
+        request: Request<NodeProcessesRequest>,
+    ) -> Result<Response<ProcessesReply>, Status> {
         Ok(Response::new(self.processes_of(request).await?))
     }
 
-    async fn journal(&self, request: Request<NodeJournalRequest>) -> Result<Response<Self::JournalStream>, Status> {
+    async fn journal(
+        &self,
+        request: Request<NodeJournalRequest>,
+    ) -> Result<Response<Self::JournalStream>, Status> {
         Ok(Response::new(self.journal_of(request).await?))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use authz::{may_see_audit, may_see_hold};
 use proto::v1::orders_server::Orders;
 use proto::v1::{
-    GetOrderRequest, ListHoldsReply, ListHoldsRequest, ListOrdersReply, ListOrdersRequest, OrderDetail, OrderEvent,
-    PressReply, PressRequest, WatchOrderRequest,
+    GetOrderRequest, ListHoldsReply, ListHoldsRequest, ListOrdersReply, ListOrdersRequest, OrderDetail,
+    OrderEvent, PressReply, PressRequest, WatchOrderRequest,
 };
 use proto::{OrderId, Scope, SiteName, SliceName, WireError};
 use tokio::sync::mpsc;
@@ -50,7 +50,12 @@ impl Desk {
 
     fn sees_order(&self, caller: &Caller, record: &OrderRecord) -> bool {
         let site = self.order_site(record);
-        may_see_audit(&caller.actor, Some(&record.person), record.slice.as_ref(), site.as_ref())
+        may_see_audit(
+            &caller.actor,
+            Some(&record.person),
+            record.slice.as_ref(),
+            site.as_ref(),
+        )
     }
 
     /// The order, for who may see it; the others do not learn whether it is there.
@@ -63,7 +68,14 @@ impl Desk {
             }
             Ok(_) | Err(Error::NotFound(_)) => {
                 let rule = format!("order {id} needs: to have pressed it, or to see what it is aimed at");
-                self.refuse(caller, "see-order", &format!("order {id}"), About::default(), rule).await
+                self.refuse(
+                    caller,
+                    "see-order",
+                    &format!("order {id}"),
+                    About::default(),
+                    rule,
+                )
+                .await
             }
             Err(error) => Err(error),
         }
@@ -83,9 +95,18 @@ impl Desk {
 
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<ListOrdersReply, Error> {
         let caller = self.caller(&request).await?;
-        let ListOrdersRequest { page_size, page_token, slice, open_only } = request.into_inner();
+        let ListOrdersRequest {
+            page_size,
+            page_token,
+            slice,
+            open_only,
+        } = request.into_inner();
         let slice = slice_field("slice", &slice)?;
-        let filter = OrderFilter { slice: slice.clone(), open_only, visible: visible::of(&caller.actor) };
+        let filter = OrderFilter {
+            slice: slice.clone(),
+            open_only,
+            visible: visible::of(&caller.actor),
+        };
         // What only memory has is newer than everything on the disk.
         let mut unstored = Vec::new();
         if page_token.is_empty() {
@@ -100,10 +121,15 @@ impl Desk {
         };
         let show = |record: OrderRecord| Some(wire::order(&self.fleet.view(Arc::new(record))));
         let (stored, next_page_token) = pages::collect(page_size, page_token, read, show).await?;
-        let unstored = unstored.into_iter().map(|record| wire::order(&self.fleet.view(record)));
+        let unstored = unstored
+            .into_iter()
+            .map(|record| wire::order(&self.fleet.view(record)));
         let mut orders = wire::fitting(unstored, 16 << 10);
         orders.extend(stored);
-        Ok(ListOrdersReply { orders, next_page_token })
+        Ok(ListOrdersReply {
+            orders,
+            next_page_token,
+        })
     }
 
     async fn list_holds(&self, request: Request<ListHoldsRequest>) -> Result<ListHoldsReply, Error> {
@@ -116,7 +142,10 @@ impl Desk {
         };
         // A node that is not there holds nothing that anybody may see.
         let found = node.as_ref().map(|node| self.fleet.find(node));
-        let runs_at = slice.as_ref().map(|slice| self.fleet.runs_at(slice)).unwrap_or_default();
+        let runs_at = slice
+            .as_ref()
+            .map(|slice| self.fleet.runs_at(slice))
+            .unwrap_or_default();
         let holds = self.fleet.holds(|hold, member| {
             let on_node = match &found {
                 None => true,
@@ -124,11 +153,15 @@ impl Desk {
                 Some(Some((_, node))) => hold.reaches(node.id, &node.site),
             };
             on_node
-                && slice.as_ref().is_none_or(|slice| hold.slice.as_ref() == Some(slice))
+                && slice
+                    .as_ref()
+                    .is_none_or(|slice| hold.slice.as_ref() == Some(slice))
                 && may_see_hold(&caller.actor, hold, member.map(|member| &member.site), &runs_at)
         });
         let holds = holds.into_iter().map(proto::v1::Hold::from);
-        Ok(ListHoldsReply { holds: wire::fitting(holds, pages::MAX_ROWS_BYTES) })
+        Ok(ListHoldsReply {
+            holds: wire::fitting(holds, pages::MAX_ROWS_BYTES),
+        })
     }
 }
 
@@ -144,14 +177,20 @@ impl Orders for Desk {
         let caller = self.caller(&request).await?;
         let order = self.visible_order(&caller, &request.get_ref().id).await?;
         let nodes = wire::fit_results(self.fleet.node_results(&order).await?);
-        Ok(Response::new(OrderDetail { order: Some(wire::order(&order)), nodes }))
+        Ok(Response::new(OrderDetail {
+            order: Some(wire::order(&order)),
+            nodes,
+        }))
     }
 
     async fn list(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersReply>, Status> {
         Ok(Response::new(self.list_orders(request).await?))
     }
 
-    async fn watch(&self, request: Request<WatchOrderRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = self.caller(&request).await?;
         let WatchOrderRequest { id, until_settled } = request.into_inner();
         let order = self.visible_order(&caller, &id).await?;

@@ -36,7 +36,13 @@ fn grant(wire: Option<v1::Grant>) -> Result<Grant, Error> {
     let wire = wire.ok_or(WireError::Missing { field: "grant" })?;
     let role = match v1::Role::try_from(wire.role) {
         Ok(role) => role.checked()?,
-        Err(_) => return Err(WireError::Unknown { field: "grant.role", got: wire.role }.into()),
+        Err(_) => {
+            return Err(WireError::Unknown {
+                field: "grant.role",
+                got: wire.role,
+            }
+            .into());
+        }
     };
     let slice = super::orders::slice_field("grant.slice", &wire.slice)?;
     let site = site_field("grant.site", &wire.site)?;
@@ -45,7 +51,11 @@ fn grant(wire: Option<v1::Grant>) -> Result<Grant, Error> {
 
 fn about(grants: &[Grant]) -> About {
     match grants {
-        [one] => About { slice: one.slice().cloned(), site: one.site().cloned(), node: None },
+        [one] => About {
+            slice: one.slice().cloned(),
+            site: one.site().cloned(),
+            node: None,
+        },
         _ => About::default(),
     }
 }
@@ -63,10 +73,22 @@ impl Desk {
         name: &PersonName,
         grants: &[Grant],
     ) -> Result<Permit, Error> {
-        let target = |grants: &[Grant]| Target::Person { name: name.clone(), grants: grants.to_vec() };
-        let mut permit = self.permit(caller, action, &target(&grants[..grants.len().min(1)]), about(grants)).await?;
+        let target = |grants: &[Grant]| Target::Person {
+            name: name.clone(),
+            grants: grants.to_vec(),
+        };
+        let mut permit = self
+            .permit(
+                caller,
+                action,
+                &target(&grants[..grants.len().min(1)]),
+                about(grants),
+            )
+            .await?;
         for one in grants.iter().skip(1) {
-            permit = self.permit(caller, action, &target(std::slice::from_ref(one)), about(grants)).await?;
+            permit = self
+                .permit(caller, action, &target(std::slice::from_ref(one)), about(grants))
+                .await?;
         }
         Ok(permit)
     }
@@ -76,25 +98,53 @@ impl Desk {
             Err(Error::NotFound(_)) => None,
             found => Some(found?),
         };
-        let grants = found.as_ref().map(|record| record.grants.clone()).unwrap_or_default();
-        let target = Target::Person { name: name.clone(), grants };
+        let grants = found
+            .as_ref()
+            .map(|record| record.grants.clone())
+            .unwrap_or_default();
+        let target = Target::Person {
+            name: name.clone(),
+            grants,
+        };
         if authz::decide(&caller.actor, Action::SeePerson, &target).is_allowed() {
             return found.ok_or_else(|| Error::NotFound(format!("person {name:?} does not exist")));
         }
-        let rule = format!("{} on person {name} needs: to have to do with them, or support", Action::SeePerson);
-        self.refuse(caller, Action::SeePerson.as_str(), &format!("person {name}"), About::default(), rule).await
+        let rule = format!(
+            "{} on person {name} needs: to have to do with them, or support",
+            Action::SeePerson
+        );
+        self.refuse(
+            caller,
+            Action::SeePerson.as_str(),
+            &format!("person {name}"),
+            About::default(),
+            rule,
+        )
+        .await
     }
 
-    async fn change_grant(&self, caller: Caller, name: &str, wire: Option<v1::Grant>, give: bool) -> Result<Person, Error> {
+    async fn change_grant(
+        &self,
+        caller: Caller,
+        name: &str,
+        wire: Option<v1::Grant>,
+        give: bool,
+    ) -> Result<Person, Error> {
         let name = person_name("person", name)?;
         let grant = grant(wire)?;
         let grants = std::slice::from_ref(&grant);
-        let permit = self.permit_grants(&caller, Action::SetRole, &name, grants).await?;
+        let permit = self
+            .permit_grants(&caller, Action::SetRole, &name, grants)
+            .await?;
         let word = if give { "give" } else { "take" };
         let target = format!("person {name}: {word} {grant}");
         let note = self.change(&caller, Action::SetRole, &target, about(grants), &permit);
         let store = self.fleet.store();
-        let record = if give { store.grant(&name, &grant, note).await } else { store.revoke(&name, &grant, note).await };
+        let record = if give {
+            store.grant(&name, &grant, note).await
+        } else {
+            store.revoke(&name, &grant, note).await
+        };
         Ok(wire::person(record?))
     }
 }
@@ -115,7 +165,11 @@ impl People for Desk {
 
     async fn list(&self, request: Request<ListPeopleRequest>) -> Result<Response<ListPeopleReply>, Status> {
         let caller = self.caller(&request).await?;
-        let ListPeopleRequest { page_size, page_token, site } = request.into_inner();
+        let ListPeopleRequest {
+            page_size,
+            page_token,
+            site,
+        } = request.into_inner();
         let site = site_field("site", &site)?;
         let read = |page| {
             let site = &site;
@@ -125,41 +179,80 @@ impl People for Desk {
             may_see_person(&caller.actor, &record.name, &record.grants).then(|| wire::person(record))
         };
         let (people, next_page_token) = pages::collect(page_size, page_token, read, show).await?;
-        Ok(Response::new(ListPeopleReply { people, next_page_token }))
+        Ok(Response::new(ListPeopleReply {
+            people,
+            next_page_token,
+        }))
     }
 
     async fn get(&self, request: Request<GetPersonRequest>) -> Result<Response<Person>, Status> {
         let caller = self.caller(&request).await?;
         let name = person_name("name", &request.get_ref().name)?;
-        Ok(Response::new(wire::person(self.visible_person(&caller, &name).await?)))
+        Ok(Response::new(wire::person(
+            self.visible_person(&caller, &name).await?,
+        )))
     }
 
     async fn create(&self, request: Request<CreatePersonRequest>) -> Result<Response<Person>, Status> {
         let caller = self.caller(&request).await?;
-        let CreatePersonRequest { name, full_name, email, grants } = request.into_inner();
+        let CreatePersonRequest {
+            name,
+            full_name,
+            email,
+            grants,
+        } = request.into_inner();
         let name = person_name("name", &name)?;
         if grants.len() > MAX_GRANTS {
-            return Err(Error::Malformed(format!("grants: {} given, at most {MAX_GRANTS} are allowed", grants.len())).into());
+            return Err(Error::Malformed(format!(
+                "grants: {} given, at most {MAX_GRANTS} are allowed",
+                grants.len()
+            ))
+            .into());
         }
-        let grants = grants.into_iter().map(|wire| grant(Some(wire))).collect::<Result<Vec<_>, _>>()?;
+        let grants = grants
+            .into_iter()
+            .map(|wire| grant(Some(wire)))
+            .collect::<Result<Vec<_>, _>>()?;
         let full_name = plain("full_name", full_name, MAX_NAME)?;
         let email = plain("email", email, MAX_NAME)?;
-        let permit = self.permit_grants(&caller, Action::Invite, &name, &grants).await?;
-        let note = self.change(&caller, Action::Invite, &format!("person {name}"), about(&grants), &permit);
-        let person = NewPerson { name, full_name, email, grants };
-        let record = self.fleet.store().create_person(&person, note).await.map_err(Error::from)?;
+        let permit = self
+            .permit_grants(&caller, Action::Invite, &name, &grants)
+            .await?;
+        let note = self.change(
+            &caller,
+            Action::Invite,
+            &format!("person {name}"),
+            about(&grants),
+            &permit,
+        );
+        let person = NewPerson {
+            name,
+            full_name,
+            email,
+            grants,
+        };
+        let record = self
+            .fleet
+            .store()
+            .create_person(&person, note)
+            .await
+            .map_err(Error::from)?;
         Ok(Response::new(wire::person(record)))
     }
 
     async fn grant(&self, request: Request<GrantRequest>) -> Result<Response<Person>, Status> {
         let caller = self.caller(&request).await?;
         let GrantRequest { person, grant } = request.into_inner();
-        Ok(Response::new(self.change_grant(caller, &person, grant, true).await?))
+        Ok(Response::new(
+            self.change_grant(caller, &person, grant, true).await?,
+        ))
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<Person>, Status> {
         let caller = self.caller(&request).await?;
         let RevokeRequest { person, grant } = request.into_inner();
-        Ok(Response::new(self.change_grant(caller, &person, grant, false).await?))
+        Ok(Response::new(
+            self.change_grant(caller, &person, grant, false).await?,
+        ))
     }
 }

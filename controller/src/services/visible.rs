@@ -26,7 +26,12 @@ pub(crate) fn of(actor: &Actor) -> Visible {
             Grant::Support => return Visible::All,
         }
     }
-    Visible::Any { person, slices, slices_of, nodes_of }
+    Visible::Any {
+        person,
+        slices,
+        slices_of,
+        nodes_of,
+    }
 }
 
 #[cfg(test)]
@@ -40,7 +45,12 @@ mod tests {
         match visible {
             Visible::Nothing => false,
             Visible::All => true,
-            Visible::Any { person, slices, slices_of, nodes_of } => {
+            Visible::Any {
+                person,
+                slices,
+                slices_of,
+                nodes_of,
+            } => {
                 person.as_ref() == Some(by)
                     || slice.is_some_and(|slice| slices.contains(slice) || slices_of.contains(&slice.site()))
                     || site.is_some_and(|site| nodes_of.contains(site))
@@ -49,7 +59,8 @@ mod tests {
     }
 
     fn grant() -> impl Strategy<Value = Grant> {
-        let site = prop_oneof![Just("mit"), Just("princeton")].prop_map(|s| s.parse::<SiteName>().expect("valid"));
+        let site =
+            prop_oneof![Just("mit"), Just("princeton")].prop_map(|s| s.parse::<SiteName>().expect("valid"));
         prop_oneof![
             Just(Grant::Support),
             slice().prop_map(Grant::Developer),
@@ -59,8 +70,12 @@ mod tests {
     }
 
     fn slice() -> impl Strategy<Value = SliceName> {
-        prop_oneof![Just("mit_chord"), Just("princeton_codeen"), Just("princeton_coral")]
-            .prop_map(|s| s.parse().expect("valid"))
+        prop_oneof![
+            Just("mit_chord"),
+            Just("princeton_codeen"),
+            Just("princeton_coral")
+        ]
+        .prop_map(|s| s.parse().expect("valid"))
     }
 
     proptest! {

@@ -25,8 +25,20 @@ pub(crate) fn fitting<M: Message>(rows: impl Iterator<Item = M>, budget: usize) 
 }
 
 pub(crate) fn person(record: PersonRecord) -> v1::Person {
-    let PersonRecord { name, full_name, email, grants, created_at_ms } = record;
-    v1::Person { name: name.into(), full_name, email, grants: grants.iter().map(grant).collect(), created_at_ms }
+    let PersonRecord {
+        name,
+        full_name,
+        email,
+        grants,
+        created_at_ms,
+    } = record;
+    v1::Person {
+        name: name.into(),
+        full_name,
+        email,
+        grants: grants.iter().map(grant).collect(),
+        created_at_ms,
+    }
 }
 
 fn grant(grant: &authz::Grant) -> v1::Grant {
@@ -38,7 +50,12 @@ fn grant(grant: &authz::Grant) -> v1::Grant {
 }
 
 pub(crate) fn order(live: &LiveOrder) -> v1::Order {
-    let LiveOrder { record, state, counts, settled: _ } = live;
+    let LiveOrder {
+        record,
+        state,
+        counts,
+        settled: _,
+    } = live;
     let state = match state {
         OrderState::Open => v1::OrderState::Open,
         OrderState::Answered => v1::OrderState::Answered,
@@ -63,7 +80,11 @@ pub(crate) fn order(live: &LiveOrder) -> v1::Order {
 }
 
 pub(crate) fn node_result(standing: &Standing, result: Option<ResultRecord>) -> NodeResult {
-    let Standing { node, outcome, proven } = standing;
+    let Standing {
+        node,
+        outcome,
+        proven,
+    } = standing;
     let (answer, answered_at_ms) = match result {
         Some(result) => (result.answer, result.answered_at_ms),
         None => (None, 0),
@@ -85,7 +106,11 @@ pub(crate) fn fit_results(mut results: Vec<NodeResult>) -> Vec<NodeResult> {
     let bytes = |results: &[NodeResult]| results.iter().map(|r| r.encoded_len() + 8).sum::<usize>();
     let budget = MAX_ROWS_BYTES - MAX_HOLDS_BYTES;
     if bytes(&results) > budget {
-        for sliver in results.iter_mut().filter_map(|r| r.answer.as_mut()).flat_map(|answer| &mut answer.slivers) {
+        for sliver in results
+            .iter_mut()
+            .filter_map(|r| r.answer.as_mut())
+            .flat_map(|answer| &mut answer.slivers)
+        {
             sliver.evidence = None;
         }
     }
@@ -116,7 +141,11 @@ pub(crate) async fn send_event(
         let bytes = result.encoded_len() + 8;
         if bytes > left && !part.is_empty() {
             let changed = std::mem::take(&mut part);
-            let event = OrderEvent { order: Some(order.clone()), changed, last: false };
+            let event = OrderEvent {
+                order: Some(order.clone()),
+                changed,
+                last: false,
+            };
             if events.send(Ok(event)).await.is_err() {
                 return false;
             }
@@ -125,7 +154,14 @@ pub(crate) async fn send_event(
         left = left.saturating_sub(bytes);
         part.push(result);
     }
-    events.send(Ok(OrderEvent { order: Some(order), changed: part, last })).await.is_ok()
+    events
+        .send(Ok(OrderEvent {
+            order: Some(order),
+            changed: part,
+            last,
+        }))
+        .await
+        .is_ok()
 }
 
 #[cfg(test)]
@@ -136,15 +172,33 @@ mod tests {
     #[test]
     fn ten_thousand_results_fit_and_those_in_trouble_stay() {
         let result = |n: u32| {
-            let process = Process { command_line: "x".repeat(100), ..Process::default() };
-            let evidence = Evidence { processes: vec![process], incomplete: String::new() };
-            let sliver = SliverProof { slice: "princeton_codeen".into(), evidence: Some(evidence), ..SliverProof::default() };
+            let process = Process {
+                command_line: "x".repeat(100),
+                ..Process::default()
+            };
+            let evidence = Evidence {
+                processes: vec![process],
+                incomplete: String::new(),
+            };
+            let sliver = SliverProof {
+                slice: "princeton_codeen".into(),
+                evidence: Some(evidence),
+                ..SliverProof::default()
+            };
             NodeResult {
                 node: proto::NodeId::random().to_string(),
                 node_name: format!("node-{n:05}.example.org"),
                 site: "princeton".into(),
-                outcome: if n == 9_999 { Outcome::Failed } else { Outcome::Killed }.into(),
-                answer: Some(Answer { slivers: vec![sliver], ..Answer::default() }),
+                outcome: if n == 9_999 {
+                    Outcome::Failed
+                } else {
+                    Outcome::Killed
+                }
+                .into(),
+                answer: Some(Answer {
+                    slivers: vec![sliver],
+                    ..Answer::default()
+                }),
                 answered_at_ms: 1,
                 proven: n != 9_999,
             }
@@ -155,6 +209,9 @@ mod tests {
         assert_eq!(fit[0].outcome(), Outcome::Failed);
         assert!(fit[0].answer.is_some());
         let few = fit_results((0..10).map(result).collect());
-        assert!(few.iter().all(|r| r.answer.as_ref().is_some_and(|a| a.slivers[0].evidence.is_some())));
+        assert!(
+            few.iter()
+                .all(|r| r.answer.as_ref().is_some_and(|a| a.slivers[0].evidence.is_some()))
+        );
     }
 }

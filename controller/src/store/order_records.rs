@@ -4,9 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use proto::v1::{Answer, Outcome, OutcomeCounts};
-use proto::{
-    BootId, Hold, HoldId, HoldKind, NodeId, OrderId, PersonName, Role, Scope, SliceName, Version,
-};
+use proto::{BootId, Hold, HoldId, HoldKind, NodeId, OrderId, PersonName, Role, Scope, SliceName, Version};
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, Visible};

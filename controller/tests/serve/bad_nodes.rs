@@ -17,7 +17,13 @@ async fn one_that_never_answers_holds_up_nobody() {
     mute.attached(1).await;
     good.attached(1).await;
     let alice = world.person("alice").await;
-    let id = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed").order.expect("one").id;
+    let id = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
     mute.told(1).await;
     let detail = until("the good node's result", || async {
         let detail = alice.order(&id).await;
@@ -37,8 +43,20 @@ async fn one_that_never_answers_holds_up_nobody() {
 async fn answers_for_others_unknown_orders_and_twice_change_nothing() {
     let world = World::new(&["n1@princeton", "n2@mit"]).await;
     let alice = world.person("alice").await;
-    let own = alice.press("k", kill("princeton_codeen", on_node("n1"))).await.expect("pressed").order.expect("one").id;
-    let foreign = alice.press("l", kill("princeton_codeen", on_node("n2"))).await.expect("pressed").order.expect("one").id;
+    let own = alice
+        .press("k", kill("princeton_codeen", on_node("n1")))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
+    let foreign = alice
+        .press("l", kill("princeton_codeen", on_node("n2")))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
     let liar = world.node("n1").answering({
         let foreign = foreign.clone();
         move |command| {
@@ -63,7 +81,11 @@ async fn answers_for_others_unknown_orders_and_twice_change_nothing() {
     let detail = alice.order_in(&own, v1::OrderState::Closed).await;
     assert_eq!(detail.nodes[0].outcome(), Outcome::Killed);
     let detail = alice.order(&foreign).await;
-    assert_eq!(detail.nodes[0].outcome(), Outcome::Offline, "another node's word counted");
+    assert_eq!(
+        detail.nodes[0].outcome(),
+        Outcome::Offline,
+        "another node's word counted"
+    );
     let audit = world.audit().await;
     assert_eq!(audit.iter().filter(|entry| entry.order == own).count(), 2);
 }
@@ -72,17 +94,33 @@ async fn answers_for_others_unknown_orders_and_twice_change_nothing() {
 async fn garbage_is_a_failure_that_says_so() {
     let world = World::new(&["n1@princeton"]).await;
     let node = world.node("n1").answering(|command| match &command.action {
-        Some(Action::Impose(_)) => vec![Answer { outcome: 99, ..answer(command, Outcome::Killed, true) }],
+        Some(Action::Impose(_)) => vec![Answer {
+            outcome: 99,
+            ..answer(command, Outcome::Killed, true)
+        }],
         Some(Action::Release(_)) => vec![answer(command, Outcome::Rebooted, true)],
         _ => obedient(command),
     });
     node.dial();
     node.attached(1).await;
     let alice = world.person("alice").await;
-    let id = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed").order.expect("one").id;
+    let id = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
     let detail = alice.order_in(&id, v1::OrderState::Answered).await;
     assert_eq!(detail.nodes[0].outcome(), Outcome::Failed);
-    assert!(detail.nodes[0].answer.as_ref().expect("its words").detail.contains("unknown outcome 99"));
+    assert!(
+        detail.nodes[0]
+            .answer
+            .as_ref()
+            .expect("its words")
+            .detail
+            .contains("unknown outcome 99")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,11 +128,19 @@ async fn one_that_speaks_for_another_or_reports_nonsense_is_not_attached() {
     let world = World::new(&["n1@princeton", "n2@princeton", "n3@princeton"]).await;
     let victim = world.node("n2").id.to_string();
     let liar = world.node("n1").reporting(|report| report.node = victim);
-    let nonsense = world.node("n3").reporting(|report| report.boot_id = "x".repeat(1_000));
+    let nonsense = world
+        .node("n3")
+        .reporting(|report| report.boot_id = "x".repeat(1_000));
     liar.dial();
     nonsense.dial();
     let alice = world.person("alice").await;
-    let id = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed").order.expect("one").id;
+    let id = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
     let good = world.node("n2");
     good.dial();
     until("the honest node's result", || async {
@@ -102,7 +148,13 @@ async fn one_that_speaks_for_another_or_reports_nonsense_is_not_attached() {
     })
     .await;
     assert!(liar.syncs().is_empty() && nonsense.syncs().is_empty());
-    let counts = alice.order(&id).await.order.expect("the order").counts.expect("counts");
+    let counts = alice
+        .order(&id)
+        .await
+        .order
+        .expect("the order")
+        .counts
+        .expect("counts");
     assert_eq!((counts.offline, counts.killed), (2, 1));
 }
 
@@ -112,10 +164,16 @@ async fn a_hostile_answer_is_cut_and_kept() {
     let node = world.node("n1").answering(|command| {
         let mut answers = obedient(command);
         answers[0].detail = "d".repeat(100_000);
-        let process = v1::Process { command_line: "c".repeat(1_000), ..Default::default() };
+        let process = v1::Process {
+            command_line: "c".repeat(1_000),
+            ..Default::default()
+        };
         answers[0].slivers = vec![v1::SliverProof {
             slice: "princeton_codeen".into(),
-            evidence: Some(v1::Evidence { processes: vec![process; 500], incomplete: String::new() }),
+            evidence: Some(v1::Evidence {
+                processes: vec![process; 500],
+                incomplete: String::new(),
+            }),
             ..Default::default()
         }];
         answers
@@ -123,7 +181,13 @@ async fn a_hostile_answer_is_cut_and_kept() {
     node.dial();
     node.attached(1).await;
     let alice = world.person("alice").await;
-    let id = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed").order.expect("one").id;
+    let id = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
     let detail = alice.order_in(&id, v1::OrderState::Closed).await;
     let answer = detail.nodes[0].answer.as_ref().expect("its words");
     assert_eq!(answer.detail.len(), 1_000);
@@ -144,13 +208,22 @@ async fn a_link_that_takes_nothing_is_cut_and_its_node_obeys_when_it_returns() {
     good.dial();
     good.attached(1).await;
     // The stuck node gets a runtime of its own, so that it stops nobody else here.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let dialling = stuck.clone();
     runtime.spawn(async move { dialling.dial().await });
     stuck.attached(1).await;
     let alice = world.person("alice").await;
     let attached = async || {
-        let node = alice.nodes().get(v1::GetNodeRequest { node: "n1".into() }).await.expect("a node").into_inner();
+        let node = alice
+            .nodes()
+            .get(v1::GetNodeRequest { node: "n1".into() })
+            .await
+            .expect("a node")
+            .into_inner();
         node.node.expect("the node").attached
     };
     let mut pressed = 0;

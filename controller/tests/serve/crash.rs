@@ -22,15 +22,33 @@ async fn start(world: &World, crash_at: Option<&str>) -> Program {
     let ready = world.dir.path().join("ready");
     let _ = std::fs::remove_file(&ready);
     let mut command = Command::new(env!("CARGO_BIN_EXE_redbutton-controller"));
-    command.arg("serve").arg("--state").arg(world.state()).arg("--ready-file").arg(&ready);
-    command.arg("--people").arg(world.people.to_string()).arg("--daemons").arg(world.daemons.to_string());
-    command.env("RUST_LOG", "warn").env_remove("REDBUTTON_CRASH_AT").stdout(Stdio::null());
+    command
+        .arg("serve")
+        .arg("--state")
+        .arg(world.state())
+        .arg("--ready-file")
+        .arg(&ready);
+    command
+        .arg("--people")
+        .arg(world.people.to_string())
+        .arg("--daemons")
+        .arg(world.daemons.to_string());
+    command
+        .env("RUST_LOG", "warn")
+        .env_remove("REDBUTTON_CRASH_AT")
+        .stdout(Stdio::null());
     if let Some(point) = crash_at {
         command.env("REDBUTTON_CRASH_AT", point);
     }
     let program = Program(command.spawn().expect("starts"));
-    let line = until("the controller to be ready", || async { std::fs::read_to_string(&ready).ok() }).await;
-    assert_eq!(line, format!("ready people={} daemons={}\n", world.people, world.daemons));
+    let line = until("the controller to be ready", || async {
+        std::fs::read_to_string(&ready).ok()
+    })
+    .await;
+    assert_eq!(
+        line,
+        format!("ready people={} daemons={}\n", world.people, world.daemons)
+    );
     program
 }
 
@@ -58,7 +76,10 @@ async fn crashed_at(point: &str) {
     let _program = start(&world, None).await;
     node.attached(2).await;
     let alice = world.person("alice").await;
-    let again = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed again");
+    let again = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed again");
     assert_eq!(again.created, point == "controller.before-commit", "{point}");
     let order = again.order.expect("the order");
     if let Ok(first) = first {
@@ -67,20 +88,35 @@ async fn crashed_at(point: &str) {
     let detail = alice.order_in(&order.id, v1::OrderState::Closed).await;
     assert_eq!(detail.nodes[0].outcome(), v1::Outcome::Killed);
     assert!(detail.nodes[0].proven);
-    let holds = alice.orders().holds(v1::ListHoldsRequest::default()).await.expect("holds").into_inner().holds;
+    let holds = alice
+        .orders()
+        .holds(v1::ListHoldsRequest::default())
+        .await
+        .expect("holds")
+        .into_inner()
+        .holds;
     assert_eq!(holds.len(), 1, "{point}");
     let told = node.orders();
-    assert!(told.iter().all(|command| command.order == order.id), "{point}: {told:?}");
+    assert!(
+        told.iter().all(|command| command.order == order.id),
+        "{point}: {told:?}"
+    );
     let expected = match point {
         "controller.before-commit" | "controller.after-commit" | "controller.after-record" => 1,
         // Its answer was lost: it is told again.
         _ => before.len() + 1,
     };
     assert_eq!(told.len(), expected, "{point}");
-    let nows: Vec<_> = told.iter().map(|command| command.now.expect("a version").epoch).collect();
+    let nows: Vec<_> = told
+        .iter()
+        .map(|command| command.now.expect("a version").epoch)
+        .collect();
     assert!(nows.is_sorted(), "{point}: {nows:?}");
     let audit = world.audit().await;
-    let allowed = audit.iter().filter(|entry| entry.action == "kill-slice" && entry.outcome == "allowed").count();
+    let allowed = audit
+        .iter()
+        .filter(|entry| entry.action == "kill-slice" && entry.outcome == "allowed")
+        .count();
     assert_eq!(allowed, 1, "{point}");
     verify(&audit);
 }
@@ -118,12 +154,23 @@ fn bad_configuration_exits_64_and_names_file_line_and_key() {
     std::fs::write(&file, "[people]\n\ncolour = 3\n").expect("written");
     let run = |args: &[&Path]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_redbutton-controller"));
-        let output = command.arg("serve").arg("--config").args(args).output().expect("runs");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let output = command
+            .arg("serve")
+            .arg("--config")
+            .args(args)
+            .output()
+            .expect("runs");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (code, said) = run(&[&file]);
     assert_eq!(code, Some(64));
-    assert!(said.contains("controller.toml, line 3") && said.contains("colour"), "{said}");
+    assert!(
+        said.contains("controller.toml, line 3") && said.contains("colour"),
+        "{said}"
+    );
     let (code, said) = run(&[&dir.path().join("absent.toml")]);
     assert_eq!(code, Some(64));
     assert!(said.contains("absent.toml"), "{said}");

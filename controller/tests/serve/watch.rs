@@ -6,11 +6,17 @@ use proto::v1::{self, OrderEvent, Outcome};
 use crate::world::*;
 
 async fn next(stream: &mut tonic::Streaming<OrderEvent>) -> Option<OrderEvent> {
-    tokio::time::timeout(CAP, stream.message()).await.expect("in time").expect("an event")
+    tokio::time::timeout(CAP, stream.message())
+        .await
+        .expect("in time")
+        .expect("an event")
 }
 
 fn watching(id: &str, until_settled: bool) -> v1::WatchOrderRequest {
-    v1::WatchOrderRequest { id: id.into(), until_settled }
+    v1::WatchOrderRequest {
+        id: id.into(),
+        until_settled,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,9 +32,20 @@ async fn first_all_of_it_then_what_changes_then_the_last() {
     quick.attached(1).await;
     slow.attached(1).await;
     let alice = world.person("alice").await;
-    let id = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed").order.expect("one").id;
+    let id = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
 
-    let mut stream = alice.orders().watch(watching(&id, false)).await.expect("watches").into_inner();
+    let mut stream = alice
+        .orders()
+        .watch(watching(&id, false))
+        .await
+        .expect("watches")
+        .into_inner();
     let first = next(&mut stream).await.expect("the whole");
     assert_eq!(first.changed.len(), 3);
     assert!(!first.last);
@@ -48,7 +65,12 @@ async fn first_all_of_it_then_what_changes_then_the_last() {
     assert_eq!(now["n3"].outcome(), Outcome::Offline);
 
     // Settled: everybody who is there has answered.
-    let mut settled = alice.orders().watch(watching(&id, true)).await.expect("watches").into_inner();
+    let mut settled = alice
+        .orders()
+        .watch(watching(&id, true))
+        .await
+        .expect("watches")
+        .into_inner();
     let event = next(&mut settled).await.expect("the whole");
     assert!(event.last);
     assert!(next(&mut settled).await.is_none());
@@ -65,9 +87,23 @@ async fn first_all_of_it_then_what_changes_then_the_last() {
 async fn a_watch_ends_with_the_order() {
     let world = World::new(&["n1@princeton"]).await;
     let alice = world.person("alice").await;
-    let id = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed").order.expect("one").id;
-    let mut stream = alice.orders().watch(watching(&id, false)).await.expect("watches").into_inner();
-    assert_eq!(next(&mut stream).await.expect("the whole").changed[0].outcome(), Outcome::Offline);
+    let id = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
+    let mut stream = alice
+        .orders()
+        .watch(watching(&id, false))
+        .await
+        .expect("watches")
+        .into_inner();
+    assert_eq!(
+        next(&mut stream).await.expect("the whole").changed[0].outcome(),
+        Outcome::Offline
+    );
     let node = world.node("n1");
     node.dial();
     let mut last = None;
@@ -82,7 +118,12 @@ async fn a_watch_ends_with_the_order() {
     assert_eq!(last.changed[0].outcome(), Outcome::Killed);
     assert!(last.changed[0].proven && last.changed[0].answer.is_some());
     // Watching what is done already.
-    let mut again = alice.orders().watch(watching(&id, false)).await.expect("watches").into_inner();
+    let mut again = alice
+        .orders()
+        .watch(watching(&id, false))
+        .await
+        .expect("watches")
+        .into_inner();
     let event = next(&mut again).await.expect("the whole");
     assert!(event.last && event.changed.len() == 1);
 }
@@ -94,16 +135,37 @@ async fn who_watches_and_does_not_read_holds_up_nobody() {
     node.dial();
     node.attached(1).await;
     let alice = world.person("alice").await;
-    let first = alice.press("k", kill("princeton_codeen", fleet())).await.expect("pressed").order.expect("one").id;
+    let first = alice
+        .press("k", kill("princeton_codeen", fleet()))
+        .await
+        .expect("pressed")
+        .order
+        .expect("one")
+        .id;
     let mut idle = Vec::new();
     for _ in 0..20 {
-        idle.push(alice.orders().watch(watching(&first, false)).await.expect("watches"));
+        idle.push(
+            alice
+                .orders()
+                .watch(watching(&first, false))
+                .await
+                .expect("watches"),
+        );
     }
     for n in 0..20 {
-        let id = alice.press(&format!("k{n}"), kill("mit_chord", fleet())).await.expect("pressed").order.expect("one").id;
+        let id = alice
+            .press(&format!("k{n}"), kill("mit_chord", fleet()))
+            .await
+            .expect("pressed")
+            .order
+            .expect("one")
+            .id;
         idle.push(alice.orders().watch(watching(&id, false)).await.expect("watches"));
     }
     node.told(21).await;
-    let orders = alice.orders().list(v1::ListOrdersRequest { open_only: true, ..Default::default() });
-    orders.await.expect("orders");
+    let request = v1::ListOrdersRequest {
+        open_only: true,
+        ..Default::default()
+    };
+    alice.orders().list(request).await.expect("orders");
 }

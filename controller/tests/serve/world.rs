@@ -10,6 +10,7 @@ use controller::admin::{self, Init, IssueNode, IssuePerson};
 use controller::{Config, Handle};
 use futures_util::{Stream, StreamExt, stream};
 use hyper_util::rt::TokioIo;
+use proto::NodeId;
 use proto::bundle::Bundle;
 use proto::v1::audit_client::AuditClient;
 use proto::v1::command::Action;
@@ -21,7 +22,6 @@ use proto::v1::sites_client::SitesClient;
 use proto::v1::slices_client::SlicesClient;
 use proto::v1::slivers_server::{Slivers, SliversServer};
 use proto::v1::{self, Answer, Command, HoldKind, NodeReport, Outcome};
-use proto::NodeId;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,9 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(CAP, found).await.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
+    tokio::time::timeout(CAP, found)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for: {what}"))
 }
 
 /// A controller's directory and, while it serves, the controller.
@@ -80,9 +82,16 @@ impl World {
             people: Vec::new(),
             daemons: Vec::new(),
         };
-        admin::init(&init, OffsetDateTime::now_utc()).await.expect("a new controller");
+        admin::init(&init, OffsetDateTime::now_utc())
+            .await
+            .expect("a new controller");
         let nowhere = "127.0.0.1:0".parse().expect("an address");
-        Self { dir, people: nowhere, daemons: nowhere, running: None }
+        Self {
+            dir,
+            people: nowhere,
+            daemons: nowhere,
+            running: None,
+        }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -90,7 +99,10 @@ impl World {
     }
 
     pub(crate) fn config(&self) -> Config {
-        let mut config = Config { state: self.state(), ..Config::default() };
+        let mut config = Config {
+            state: self.state(),
+            ..Config::default()
+        };
         config.people.listen = self.people;
         config.daemons.listen = self.daemons;
         config.nodes.attach_deadline_ms = 2_000;
@@ -100,7 +112,9 @@ impl World {
     /// Serves, on the same ports as before.
     pub(crate) async fn start(&mut self) {
         let shutdown = CancellationToken::new();
-        let handle = controller::serve(self.config(), shutdown.clone()).await.expect("serves");
+        let handle = controller::serve(self.config(), shutdown.clone())
+            .await
+            .expect("serves");
         self.people = handle.people_addr;
         self.daemons = handle.daemons_addr;
         self.running = Some((handle, shutdown));
@@ -109,18 +123,26 @@ impl World {
     pub(crate) async fn stop(&mut self) {
         if let Some((handle, shutdown)) = self.running.take() {
             shutdown.cancel();
-            tokio::time::timeout(CAP, handle.finished()).await.expect("ends soon");
+            tokio::time::timeout(CAP, handle.finished())
+                .await
+                .expect("ends soon");
         }
     }
 
     pub(crate) async fn furnish(&self, nodes: &[&str]) {
         let alice = self.person("alice").await;
         for site in ["princeton", "mit"] {
-            let request = v1::CreateSiteRequest { name: site.into(), ..Default::default() };
+            let request = v1::CreateSiteRequest {
+                name: site.into(),
+                ..Default::default()
+            };
             alice.sites().create(request).await.expect("a site");
         }
         for slice in ["princeton_codeen", "mit_chord"] {
-            let request = v1::CreateSliceRequest { name: slice.into(), ..Default::default() };
+            let request = v1::CreateSliceRequest {
+                name: slice.into(),
+                ..Default::default()
+            };
             alice.slices().create(request).await.expect("a slice");
         }
         let grant = |role: v1::Role, slice: &str, site: &str| v1::Grant {
@@ -135,7 +157,11 @@ impl World {
             ("ada", vec![grant(v1::Role::SiteAdmin, "", "princeton")]),
             ("nora", vec![]),
         ] {
-            let request = v1::CreatePersonRequest { name: person.into(), grants, ..Default::default() };
+            let request = v1::CreatePersonRequest {
+                name: person.into(),
+                grants,
+                ..Default::default()
+            };
             alice.people().create(request).await.expect("a person");
         }
         for node in nodes {
@@ -158,7 +184,9 @@ impl World {
             addresses: Vec::new(),
             life: None,
         };
-        admin::issue_node(&wish, OffsetDateTime::now_utc()).await.expect("a node");
+        admin::issue_node(&wish, OffsetDateTime::now_utc())
+            .await
+            .expect("a node");
     }
 
     pub(crate) fn load(&self, name: &str, address: SocketAddr) -> Bundle {
@@ -182,16 +210,32 @@ impl World {
     pub(crate) async fn person(&self, person: &str) -> Person {
         let out = self.bundle_of(person);
         if !out.exists() {
-            let wish =
-                IssuePerson { dir: self.state(), name: name(person), out, addresses: Vec::new(), life: None };
-            admin::issue_person(&wish, OffsetDateTime::now_utc()).await.expect("a bundle");
+            let wish = IssuePerson {
+                dir: self.state(),
+                name: name(person),
+                out,
+                addresses: Vec::new(),
+                life: None,
+            };
+            admin::issue_person(&wish, OffsetDateTime::now_utc())
+                .await
+                .expect("a bundle");
         }
-        Person { channel: connect(&self.load(person, self.people), self.people).await.expect("connects") }
+        Person {
+            channel: connect(&self.load(person, self.people), self.people)
+                .await
+                .expect("connects"),
+        }
     }
 
     pub(crate) async fn audit(&self) -> Vec<v1::AuditEntry> {
         let alice = self.person("alice").await;
-        let mut stream = alice.audit().export(v1::ExportAuditRequest { from: 1 }).await.expect("exports").into_inner();
+        let mut stream = alice
+            .audit()
+            .export(v1::ExportAuditRequest { from: 1 })
+            .await
+            .expect("exports")
+            .into_inner();
         let mut entries = Vec::new();
         while let Some(entry) = stream.message().await.expect("an entry") {
             entries.push(entry);
@@ -201,7 +245,10 @@ impl World {
 }
 
 /// An mTLS channel with the certificate of a bundle.
-pub(crate) async fn connect(bundle: &Bundle, address: SocketAddr) -> Result<Channel, tonic::transport::Error> {
+pub(crate) async fn connect(
+    bundle: &Bundle,
+    address: SocketAddr,
+) -> Result<Channel, tonic::transport::Error> {
     let tls = tokio_rustls::TlsConnector::from(link::client_config(bundle).expect("a good bundle"));
     let connector = tower::service_fn(move |_: http::Uri| {
         let tls = tls.clone();
@@ -211,7 +258,9 @@ pub(crate) async fn connect(bundle: &Bundle, address: SocketAddr) -> Result<Chan
             Ok::<_, std::io::Error>(TokioIo::new(tls.connect(server, stream).await?))
         }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
+    Endpoint::from_static("http://localhost")
+        .connect_with_connector(connector)
+        .await
 }
 
 /// A person at the keyboard.
@@ -251,7 +300,11 @@ impl Person {
     }
 
     pub(crate) async fn order(&self, id: &str) -> v1::OrderDetail {
-        self.orders().get(v1::GetOrderRequest { id: id.into() }).await.expect("an order").into_inner()
+        self.orders()
+            .get(v1::GetOrderRequest { id: id.into() })
+            .await
+            .expect("an order")
+            .into_inner()
     }
 
     /// Waits until the order has this state.
@@ -265,23 +318,37 @@ impl Person {
 }
 
 pub(crate) fn fleet() -> v1::Scope {
-    v1::Scope { reach: Some(v1::scope::Reach::Fleet(true)) }
+    v1::Scope {
+        reach: Some(v1::scope::Reach::Fleet(true)),
+    }
 }
 
 pub(crate) fn at_site(site: &str) -> v1::Scope {
-    v1::Scope { reach: Some(v1::scope::Reach::Site(site.into())) }
+    v1::Scope {
+        reach: Some(v1::scope::Reach::Site(site.into())),
+    }
 }
 
 pub(crate) fn on_node(node: &str) -> v1::Scope {
-    v1::Scope { reach: Some(v1::scope::Reach::Node(node.into())) }
+    v1::Scope {
+        reach: Some(v1::scope::Reach::Node(node.into())),
+    }
 }
 
 pub(crate) fn kill(slice: &str, scope: v1::Scope) -> Wish {
-    Wish::Hold(v1::HoldWish { slice: slice.into(), scope: Some(scope), kind: HoldKind::Suspend.into() })
+    Wish::Hold(v1::HoldWish {
+        slice: slice.into(),
+        scope: Some(scope),
+        kind: HoldKind::Suspend.into(),
+    })
 }
 
 pub(crate) fn freeze(slice: &str, scope: v1::Scope) -> Wish {
-    Wish::Hold(v1::HoldWish { slice: slice.into(), scope: Some(scope), kind: HoldKind::Freeze.into() })
+    Wish::Hold(v1::HoldWish {
+        slice: slice.into(),
+        scope: Some(scope),
+        kind: HoldKind::Freeze.into(),
+    })
 }
 
 pub(crate) fn release(what: v1::release_wish::What) -> Wish {
@@ -290,7 +357,11 @@ pub(crate) fn release(what: v1::release_wish::What) -> Wish {
 
 /// The machine code of a refusal.
 pub(crate) fn code(status: &Status) -> &str {
-    status.metadata().get(controller::CODE_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("")
+    status
+        .metadata()
+        .get(controller::CODE_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("")
 }
 
 type Reply<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -361,11 +432,21 @@ impl Sim {
 
     /// Dials until it is dropped or hangs up.
     pub(crate) fn dial(&self) -> tokio::task::JoinHandle<()> {
-        let backoff = link::Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(200) };
-        let config = link::DialConfig { backoff, ..link::DialConfig::default() };
+        let backoff = link::Backoff {
+            base: Duration::from_millis(20),
+            cap: Duration::from_millis(200),
+        };
+        let config = link::DialConfig {
+            backoff,
+            ..link::DialConfig::default()
+        };
         let dialer = link::Dialer::new(&self.bundle, config).expect("a good bundle");
         let (sim, links) = (self.clone(), self.links.clone());
-        tokio::spawn(async move { dialer.run(Routes::new(SliversServer::new(sim)), links, |_| {}).await })
+        tokio::spawn(async move {
+            dialer
+                .run(Routes::new(SliversServer::new(sim)), links, |_| {})
+                .await
+        })
     }
 
     /// Cuts the link and stays away.
@@ -382,7 +463,12 @@ impl Sim {
 
     /// Everything that it was told, without the syncs.
     pub(crate) fn orders(&self) -> Vec<Command> {
-        self.told.borrow().iter().filter(|command| !command.order.is_empty()).cloned().collect()
+        self.told
+            .borrow()
+            .iter()
+            .filter(|command| !command.order.is_empty())
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn syncs(&self) -> Vec<v1::Sync> {
@@ -395,15 +481,21 @@ impl Sim {
 
     /// Waits until it is attached, counted in syncs.
     pub(crate) async fn attached(&self, times: usize) {
-        until(&format!("node {} to attach", self.id), || async { (self.syncs().len() >= times).then_some(()) }).await;
+        until(&format!("node {} to attach", self.id), || async {
+            (self.syncs().len() >= times).then_some(())
+        })
+        .await;
     }
 
     /// Waits until it was told this many orders.
     pub(crate) async fn told(&self, orders: usize) -> Vec<Command> {
-        until(&format!("node {} to be told {orders} orders", self.id), || async {
-            let told = self.orders();
-            (told.len() >= orders).then_some(told)
-        })
+        until(
+            &format!("node {} to be told {orders} orders", self.id),
+            || async {
+                let told = self.orders();
+                (told.len() >= orders).then_some(told)
+            },
+        )
         .await
     }
 }
@@ -418,7 +510,10 @@ impl Slivers for Sim {
         Ok(Response::new(self.report.lock().expect("the report").clone()))
     }
 
-    async fn obey(&self, commands: Request<Streaming<Command>>) -> Result<Response<Self::ObeyStream>, Status> {
+    async fn obey(
+        &self,
+        commands: Request<Streaming<Command>>,
+    ) -> Result<Response<Self::ObeyStream>, Status> {
         let sim = self.clone();
         let answers = commands.into_inner().map(move |command| match command {
             Ok(command) => {
@@ -433,19 +528,34 @@ impl Slivers for Sim {
 
     async fn watch(&self, _: Request<v1::WatchNodeRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let now = self.report.lock().expect("the report").clone();
-        Ok(Response::new(Box::pin(stream::iter([Ok(now)]).chain(stream::pending()))))
+        Ok(Response::new(Box::pin(
+            stream::iter([Ok(now)]).chain(stream::pending()),
+        )))
     }
 
-    async fn processes(&self, request: Request<v1::ProcessesRequest>) -> Result<Response<v1::ProcessesReply>, Status> {
-        let one = |slice: &str| v1::Process { pid: 7, comm: "x".into(), slice: slice.into(), ..Default::default() };
+    async fn processes(
+        &self,
+        request: Request<v1::ProcessesRequest>,
+    ) -> Result<Response<v1::ProcessesReply>, Status> {
+        let one = |slice: &str| v1::Process {
+            pid: 7,
+            comm: "x".into(),
+            slice: slice.into(),
+            ..Default::default()
+        };
         let slice = request.into_inner().slice;
         // A node that says more than it was asked for.
-        Ok(Response::new(v1::ProcessesReply { processes: vec![one(&slice), one("other_slice")], truncated: false }))
+        Ok(Response::new(v1::ProcessesReply {
+            processes: vec![one(&slice), one("other_slice")],
+            truncated: false,
+        }))
     }
 
     async fn journal(&self, _: Request<v1::JournalRequest>) -> Result<Response<Self::JournalStream>, Status> {
-        let lines = v1::JournalLines { lines: vec!["a line".into()], source: "a file".into() };
+        let lines = v1::JournalLines {
+            lines: vec!["a line".into()],
+            source: "a file".into(),
+        };
         Ok(Response::new(Box::pin(stream::iter([Ok(lines)]))))
     }
 }
-

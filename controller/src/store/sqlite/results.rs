@@ -20,6 +20,10 @@ use crate::store::{OrderProgress, Recorded, ResultRecord, StoreError};
 
 type Key = (OrderId, NodeId);
 
+const fn key(result: &ResultRecord) -> Key {
+    (result.order, result.node)
+}
+
 pub(super) async fn of(conn: &mut SqliteConnection, order: OrderId) -> Result<Vec<ResultRecord>, Fail> {
     load(conn, order, |_| ()).await
 }
@@ -61,8 +65,12 @@ pub(super) async fn record(conn: &mut SqliteConnection, batch: &[ResultRecord]) 
     if let Some(bad) = batch.iter().find(|result| !merge::is_answer(result.outcome)) {
         return Err(StoreError::invalid("outcome", bad.outcome.as_str_name(), "what a node answers").into());
     }
-    let Found { standing, unknown } = look_up(conn, batch).await?;
-    let plan = plan(batch, &standing, &unknown);
+    // In the order of the index, which makes its pages cheap to find and to fill. Stable: what a node said first
+    // stays first.
+    let mut sorted: Vec<_> = batch.iter().collect();
+    sorted.sort_by_key(|result| key(result));
+    let Found { standing, unknown } = look_up(conn, &sorted).await?;
+    let plan = plan(&sorted, &standing, &unknown);
     replace(conn, &plan.replace).await?;
     prove(conn, &plan.prove).await?;
     let mut orders = Vec::new();
@@ -78,17 +86,23 @@ struct Found {
 }
 
 /// What stands already for these rows, and which rows name an order or a node that is not there.
-async fn look_up(conn: &mut SqliteConnection, batch: &[ResultRecord]) -> Result<Found, Fail> {
+async fn look_up(conn: &mut SqliteConnection, batch: &[&ResultRecord]) -> Result<Found, Fail> {
     let mut found = Found {
         standing: HashMap::new(),
         unknown: Vec::new(),
     };
-    for chunk in row::chunks(batch) {
+    // A batch has few orders and many nodes.
+    let orders = known_orders(conn, batch).await?;
+    let (batch, strangers): (Vec<&ResultRecord>, Vec<_>) = batch
+        .iter()
+        .partition(|result| orders.binary_search(&result.order).is_ok());
+    found.unknown.extend(strangers.into_iter().map(key));
+    for chunk in row::chunks(&batch) {
         let sql = format!(
-            "SELECT v.column1 AS order_id, v.column2 AS node, o.id IS NULL OR n.id IS NULL AS unknown, r.outcome, r.proven \
-             FROM (VALUES {}) v LEFT JOIN orders o ON o.id = v.column1 LEFT JOIN nodes n ON n.id = v.column2 \
+            "SELECT v.column1 AS order_id, v.column2 AS node, n.id IS NULL AS unknown, r.outcome, r.proven \
+             FROM (VALUES {}) v LEFT JOIN nodes n ON n.id = v.column2 \
              LEFT JOIN results r ON r.order_id = v.column1 AND r.node = v.column2 \
-             WHERE o.id IS NULL OR n.id IS NULL OR r.outcome IS NOT NULL",
+             WHERE n.id IS NULL OR r.outcome IS NOT NULL",
             row::places(chunk.len(), 2)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -118,6 +132,21 @@ async fn look_up(conn: &mut SqliteConnection, batch: &[ResultRecord]) -> Result<
     Ok(found)
 }
 
+/// Those of the batch's orders that are in the store, sorted.
+async fn known_orders(conn: &mut SqliteConnection, batch: &[&ResultRecord]) -> Result<Vec<OrderId>, Fail> {
+    let mut orders: Vec<_> = batch.iter().map(|result| result.order.uuid()).collect();
+    orders.dedup();
+    let found =
+        sqlx::query("SELECT id FROM orders WHERE id IN (SELECT unhex(value) FROM json_each(?)) ORDER BY id")
+            .bind(row::hex_list(orders))
+            .fetch_all(conn)
+            .await?;
+    Ok(found
+        .iter()
+        .map(|found| row::uuid(found, "id").map(OrderId::from_uuid))
+        .collect::<sqlx::Result<_>>()?)
+}
+
 #[derive(Default)]
 struct Plan<'a> {
     /// Rows to store whole, each key once, with the proof that a later row of the batch may have brought.
@@ -128,53 +157,31 @@ struct Plan<'a> {
     moves: BTreeMap<OrderId, Vec<(Option<Standing>, Standing)>>,
 }
 
-/// Decides row by row, in the order of the batch: an answer and its proof may come in the same one.
-fn plan<'a>(batch: &'a [ResultRecord], standing: &HashMap<Key, Standing>, unknown: &[Key]) -> Plan<'a> {
-    struct Step<'a> {
-        now: Standing,
-        replace: Option<&'a ResultRecord>,
-    }
-    let mut steps: HashMap<Key, Step<'a>> = HashMap::with_capacity(batch.len());
-    let mut sequence = Vec::with_capacity(batch.len());
-    for result in batch {
-        let key = (result.order, result.node);
+/// Decides row by row: an answer and its proof may come in the same batch.
+fn plan<'a>(sorted: &[&'a ResultRecord], standing: &HashMap<Key, Standing>, unknown: &[Key]) -> Plan<'a> {
+    let mut plan = Plan::default();
+    for same in sorted.chunk_by(|a, b| key(a) == key(b)) {
+        let key = key(same[0]);
         if unknown.binary_search(&key).is_ok() {
             continue;
         }
-        let before = steps.get(&key);
-        let old = before
-            .map(|step| step.now)
-            .or_else(|| standing.get(&key).copied());
-        let new = Standing::from(result);
-        let replace = match merge::merge(old, new) {
-            Change::Keep => continue,
-            Change::Prove => before.and_then(|step| step.replace),
-            Change::Replace => Some(result),
+        let old = standing.get(&key).copied();
+        let (mut now, mut stored) = (old, None);
+        for result in same {
+            let new = Standing::from(*result);
+            if merge::merge(now, new) == Change::Replace {
+                stored = Some(*result);
+            }
+            now = Some(merge::after(now, new));
+        }
+        let Some(now) = now.filter(|now| stored.is_some() || old != Some(*now)) else {
+            continue;
         };
-        if steps
-            .insert(
-                key,
-                Step {
-                    now: merge::after(old, new),
-                    replace,
-                },
-            )
-            .is_none()
-        {
-            sequence.push(key);
+        match stored {
+            Some(result) => plan.replace.push((result, now)),
+            None => plan.prove.push((key, now)),
         }
-    }
-    let mut plan = Plan::default();
-    for key in sequence {
-        let step = &steps[&key];
-        match step.replace {
-            Some(result) => plan.replace.push((result, step.now)),
-            None => plan.prove.push((key, step.now)),
-        }
-        plan.moves
-            .entry(key.0)
-            .or_default()
-            .push((standing.get(&key).copied(), step.now));
+        plan.moves.entry(key.0).or_default().push((old, now));
     }
     plan
 }

@@ -1,0 +1,76 @@
+//! `init` and `issue`: from arguments to wishes.
+
+use std::path::PathBuf;
+
+use controller::admin::{
+    AdminError, Init, Initialised, IssueNode, IssuePerson, IssuedBundle, init as make, issue_node,
+    issue_person,
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::args::{InitArgs, Issue};
+
+pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
+    let InitArgs {
+        names,
+        support,
+        people,
+        daemons,
+    } = args;
+    make(
+        &Init {
+            dir,
+            names,
+            support,
+            people,
+            daemons,
+        },
+        OffsetDateTime::now_utc(),
+    )
+    .await
+}
+
+pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, AdminError> {
+    let now = OffsetDateTime::now_utc();
+    let life = |days: Option<u16>| days.map(|days| Duration::days(days.into()));
+    match issue {
+        Issue::Person {
+            name,
+            out,
+            address,
+            days,
+        } => {
+            issue_person(
+                &IssuePerson {
+                    dir,
+                    name,
+                    out,
+                    addresses: address,
+                    life: life(days),
+                },
+                now,
+            )
+            .await
+        }
+        Issue::Node {
+            name,
+            site,
+            out,
+            address,
+            days,
+        } => {
+            issue_node(
+                &IssueNode {
+                    dir,
+                    name,
+                    site,
+                    out,
+                    addresses: address,
+                    life: life(days),
+                },
+                now,
+            )
+            .await
+        }
+    }
+}
