@@ -12,15 +12,16 @@ use crate::{Action, Actor, Grant};
 /// More names than this in one sentence become a number.
 const NAMES: usize = 8;
 
-/// What `actor` may do, a sentence a line, in the order of DESIGN.md's table.
+/// What `actor` may do of these actions, a sentence a line. Pass what the program really offers, in the order of
+/// DESIGN.md's table; [`Action::ALL`] for the whole of it.
 #[must_use]
-pub fn may(actor: &Actor) -> Vec<String> {
+pub fn may(actor: &Actor, actions: &[Action]) -> Vec<String> {
     let mut lines = vec!["ask who you are; verify an audit file".to_owned()];
     if actor.grants.is_empty() {
         lines.push("nothing else: you have no role yet".to_owned());
         return lines;
     }
-    for &action in Action::ALL {
+    for &action in actions {
         // The kind only matters for a slice at one site, which its own row covers.
         let Some(row) = row(action, Kind::Slice) else {
             continue;

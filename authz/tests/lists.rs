@@ -1,8 +1,8 @@
 //! What people are told about themselves, and what is in their lists.
 
 use authz::{
-    Actor, Grant, Target, may, may_see_audit, may_see_hold, may_see_node, may_see_person, may_see_processes,
-    may_see_site, may_see_slice,
+    Action, Actor, Grant, Target, may, may_see_audit, may_see_hold, may_see_node, may_see_person,
+    may_see_processes, may_see_site, may_see_slice,
 };
 use proto::{Hold, HoldId, HoldKind, NodeId, PersonName, Role, Scope, SiteName, SliceName, Version};
 
@@ -51,7 +51,7 @@ fn a_developer_is_told() {
     );
     let both = "princeton_codeen and princeton_coral";
     assert_eq!(
-        may(&alice),
+        may(&alice, Action::ALL),
         [
             "ask who you are; verify an audit file".to_owned(),
             format!("see slices and their contacts: {both}"),
@@ -75,7 +75,7 @@ fn several_roles_share_a_line() {
         "bob",
         vec![Grant::SiteAdmin(site("mit")), Grant::Pi(site("princeton"))],
     );
-    let lines = may(&bob);
+    let lines = may(&bob, Action::ALL);
     for line in [
         "kill or freeze a slice everywhere: slices of princeton",
         "kill or freeze one sliver on one node: slices of princeton; on nodes of mit",
@@ -93,7 +93,10 @@ fn several_roles_share_a_line() {
 
 #[test]
 fn support_is_told_of_the_second_person() {
-    let lines = may(&actor("carol", vec![Grant::Support, Grant::Pi(site("mit"))]));
+    let lines = may(
+        &actor("carol", vec![Grant::Support, Grant::Pi(site("mit"))]),
+        Action::ALL,
+    );
     assert!(
         lines.contains(&"kill or freeze a slice everywhere: all".to_owned()),
         "{lines:#?}"
@@ -111,7 +114,7 @@ fn support_is_told_of_the_second_person() {
 #[test]
 fn nobody_is_told_so_and_long_lists_are_cut() {
     assert_eq!(
-        may(&actor("nobody", vec![])),
+        may(&actor("nobody", vec![]), Action::ALL),
         [
             "ask who you are; verify an audit file",
             "nothing else: you have no role yet"
@@ -120,7 +123,7 @@ fn nobody_is_told_so_and_long_lists_are_cut() {
     let many = (0..500)
         .map(|n| Grant::Developer(slice(&format!("a_{n:03}"))))
         .collect();
-    let lines = may(&actor("busy", many));
+    let lines = may(&actor("busy", many), Action::ALL);
     assert!(
         lines[1].ends_with("a_000, a_001, a_002, a_003, a_004, a_005, a_006, a_007, and 492 more"),
         "{lines:#?}"

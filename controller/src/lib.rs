@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod config;
+mod crash;
 mod error;
 pub mod fleet;
 pub mod orders;

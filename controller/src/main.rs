@@ -5,6 +5,7 @@
 mod args;
 mod offline;
 
+use std::io::IsTerminal;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
         tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log.filter {filter:?}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = if config.log.json {
         log.json().try_init()

@@ -62,7 +62,11 @@ impl Agent {
     /// Ids of the holds that stand on this node.
     #[must_use]
     pub fn holds(&self) -> Vec<String> {
-        self.0.holds.lock().map(|holds| holds.iter().cloned().collect()).unwrap_or_default()
+        self.0
+            .holds
+            .lock()
+            .map(|holds| holds.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     fn obey(&self, command: v1::Command) -> v1::Answer {
@@ -80,7 +84,9 @@ impl Agent {
         if let (Some(now), Ok(mut seen)) = (command.now, self.0.seen.lock()) {
             *seen = (*seen).max(now.into());
         }
-        let Ok(mut holds) = self.0.holds.lock() else { return answer };
+        let Ok(mut holds) = self.0.holds.lock() else {
+            return answer;
+        };
         let outcome = match command.action {
             Some(Action::Impose(hold)) => {
                 answer.slivers.push(v1::SliverProof {
@@ -138,7 +144,10 @@ impl Slivers for Agent {
     type WatchStream = Reply<v1::NodeReport>;
     type JournalStream = Reply<v1::JournalLines>;
 
-    async fn report(&self, _: Request<v1::ReportRequest>) -> std::result::Result<Response<v1::NodeReport>, Status> {
+    async fn report(
+        &self,
+        _: Request<v1::ReportRequest>,
+    ) -> std::result::Result<Response<v1::NodeReport>, Status> {
         Ok(Response::new(self.state()))
     }
 
@@ -151,7 +160,10 @@ impl Slivers for Agent {
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn watch(&self, _: Request<v1::WatchNodeRequest>) -> std::result::Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<v1::WatchNodeRequest>,
+    ) -> std::result::Result<Response<Self::WatchStream>, Status> {
         let now = stream::iter([Ok(self.state())]);
         Ok(Response::new(Box::pin(now.chain(stream::pending()))))
     }
@@ -163,7 +175,10 @@ impl Slivers for Agent {
         Ok(Response::new(v1::ProcessesReply::default()))
     }
 
-    async fn journal(&self, _: Request<v1::JournalRequest>) -> std::result::Result<Response<Self::JournalStream>, Status> {
+    async fn journal(
+        &self,
+        _: Request<v1::JournalRequest>,
+    ) -> std::result::Result<Response<Self::JournalStream>, Status> {
         Ok(Response::new(Box::pin(stream::empty())))
     }
 }
@@ -173,17 +188,30 @@ impl Slivers for Agent {
 ///
 /// # Errors
 /// When the state directory is not a controller's, or a name is taken.
-pub async fn enrol(state: &Path, prefix: &str, site: &str, count: u32, controller: &str) -> Result<Vec<Bundle>> {
+pub async fn enrol(
+    state: &Path,
+    prefix: &str,
+    site: &str,
+    count: u32,
+    controller: &str,
+) -> Result<Vec<Bundle>> {
     let read = |name: &str| std::fs::read_to_string(state.join(name)).with_context(|| name.to_owned());
     let ca = Ca::load(read(files::CA)?, &SecretPem::new(read(files::CA_KEY)?))?;
     let store = SqliteStore::open(&state.join(files::DATABASE)).await?;
     let mut bundles = Vec::new();
     for number in 0..count {
-        let node = NewNode { id: NodeId::random(), name: format!("{prefix}-{number}").parse()?, site: site.parse()? };
+        let node = NewNode {
+            id: NodeId::random(),
+            name: format!("{prefix}-{number}").parse()?,
+            site: site.parse()?,
+        };
         let issued = ca.node(node.id, &node.name, NODE_LIFE, time::OffsetDateTime::now_utc())?;
         let draft = audit::Draft {
             at_ms: 0,
-            version: Version { incarnation: store.incarnation().await?, epoch: 0 },
+            version: Version {
+                incarnation: store.incarnation().await?,
+                epoch: 0,
+            },
             person: None,
             role: None,
             action: "issue-node".into(),
@@ -194,7 +222,15 @@ pub async fn enrol(state: &Path, prefix: &str, site: &str, count: u32, controlle
             detail: String::new(),
             order: None,
         };
-        store.create_node(&node, Note { draft, about: About::default() }).await?;
+        store
+            .create_node(
+                &node,
+                Note {
+                    draft,
+                    about: About::default(),
+                },
+            )
+            .await?;
         bundles.push(Bundle {
             format: Bundle::FORMAT,
             identity: issued.identity.to_string(),
@@ -218,7 +254,9 @@ pub async fn attach(bundles: &[Bundle], end: &CancellationToken) -> Result<Vec<A
     let attached = Arc::new(Semaphore::new(0));
     let mut agents = Vec::new();
     for bundle in bundles {
-        let proto::Identity::Daemon(node, _) = bundle.identity()? else { anyhow::bail!("not a daemon's bundle") };
+        let proto::Identity::Daemon(node, _) = bundle.identity()? else {
+            anyhow::bail!("not a daemon's bundle")
+        };
         let agent = Agent::new(node);
         agents.push(agent.clone());
         let dialer = Dialer::new(bundle, DialConfig::default())?;

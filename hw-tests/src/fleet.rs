@@ -52,7 +52,12 @@ fn mount() -> Result<PathBuf> {
 /// When it has not been built.
 pub fn program(name: &str) -> Result<PathBuf> {
     let me = std::env::current_exe().context("own path")?;
-    let found = me.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    let found = me
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
     found.with_context(|| format!("{name} is not built: run `cargo build --workspace --bins`"))
 }
 
@@ -166,7 +171,10 @@ impl Fleet {
     /// When it does not.
     pub fn start_controller(&mut self) -> Result<()> {
         let mut command = Command::new(program("redbutton-controller")?);
-        command.arg("serve").arg("--config").arg(self.path("controller.toml"));
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.path("controller.toml"));
         if let Some(point) = &self.crash_at {
             command.env("REDBUTTON_CRASH_AT", point);
         }
@@ -195,7 +203,9 @@ impl Fleet {
     /// # Errors
     /// When it fails; the text has its own words.
     pub fn admin(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(program("redbutton-controller")?).args(arguments).output()?;
+        let output = Command::new(program("redbutton-controller")?)
+            .args(arguments)
+            .output()?;
         succeeded("redbutton-controller", arguments, output)
     }
 
@@ -249,7 +259,17 @@ impl Fleet {
     /// # Errors
     /// When the controller refuses.
     pub fn site(&self, name: &str) -> Result<()> {
-        self.ask("alice", &["site", "add", name, "--abuse-contact", &format!("abuse@{name}.example")]).map(drop)
+        self.ask(
+            "alice",
+            &[
+                "site",
+                "add",
+                name,
+                "--abuse-contact",
+                &format!("abuse@{name}.example"),
+            ],
+        )
+        .map(drop)
     }
 
     /// Registers a slice.
@@ -257,7 +277,8 @@ impl Fleet {
     /// # Errors
     /// When the controller refuses.
     pub fn slice(&self, name: &str) -> Result<()> {
-        self.ask("alice", &["slice", "add", name, "--contact", "pi@example.org"]).map(drop)
+        self.ask("alice", &["slice", "add", name, "--contact", "pi@example.org"])
+            .map(drop)
     }
 
     /// Registers a person with a role (`--role pi --site princeton`) and makes their bundle.
@@ -266,8 +287,12 @@ impl Fleet {
     /// When the controller refuses.
     pub fn person(&self, name: &str, role: &[&str]) -> Result<()> {
         self.ask("alice", &[&["people", "add", name], role].concat())?;
-        let (dir, out) = (self.state().display().to_string(), self.bundle(name).display().to_string());
-        self.admin(&["issue", "person", name, "--state", &dir, "--out", &out]).map(drop)
+        let (dir, out) = (
+            self.state().display().to_string(),
+            self.bundle(name).display().to_string(),
+        );
+        self.admin(&["issue", "person", name, "--state", &dir, "--out", &out])
+            .map(drop)
     }
 
     /// Enrols a node, without starting anything on it; returns the path of its bundle.
@@ -277,7 +302,9 @@ impl Fleet {
     pub fn enrol(&self, name: &str, site: &str) -> Result<PathBuf> {
         let bundle = self.path(&format!("{name}.bundle"));
         let (dir, out) = (self.state().display().to_string(), bundle.display().to_string());
-        self.admin(&["issue", "node", name, "--site", site, "--state", &dir, "--out", &out])?;
+        self.admin(&[
+            "issue", "node", name, "--site", site, "--state", &dir, "--out", &out,
+        ])?;
         Ok(bundle)
     }
 
@@ -320,7 +347,10 @@ impl Fleet {
     fn attachment(&self, name: &str, wanted: bool) -> Result<()> {
         wait_for(&format!("node {name} attached = {wanted}"), || {
             let (code, value) = self.json("alice", &["node", "show", name]).ok()?;
-            let attached = value.pointer("/node/attached").or_else(|| value.get("attached"))?.as_bool()?;
+            let attached = value
+                .pointer("/node/attached")
+                .or_else(|| value.get("attached"))?
+                .as_bool()?;
             (code == 0 && attached == wanted).then_some(())
         })
     }

@@ -58,7 +58,11 @@ pub fn median(samples: &mut [f64]) -> f64 {
 pub fn quietest_third(rounds: &[Round]) -> Vec<f64> {
     let mut order: Vec<&Round> = rounds.iter().collect();
     order.sort_by(|a, b| a.stolen.cmp(&b.stolen));
-    order.iter().take(rounds.len().div_ceil(3)).map(|round| round.value).collect()
+    order
+        .iter()
+        .take(rounds.len().div_ceil(3))
+        .map(|round| round.value)
+        .collect()
 }
 
 /// One measured round and how disturbed it was.
@@ -113,7 +117,10 @@ mod tests {
 
     #[test]
     fn the_quietest_rounds_count() {
-        let round = |value, ms| Round { value, stolen: Duration::from_millis(ms) };
+        let round = |value, ms| Round {
+            value,
+            stolen: Duration::from_millis(ms),
+        };
         let rounds = [round(9.0, 50), round(1.0, 0), round(8.0, 40)];
         assert_eq!(quietest_third(&rounds), vec![1.0]);
     }

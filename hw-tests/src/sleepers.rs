@@ -12,7 +12,12 @@ pub const CROWD: &str = "REDBUTTON_CROWD";
 
 /// Call this first thing in main: when the program was started as a crowd, this never returns.
 pub fn become_crowd() {
-    let Some(count) = std::env::var(CROWD).ok().and_then(|text| text.parse::<u32>().ok()) else { return };
+    let Some(count) = std::env::var(CROWD)
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok())
+    else {
+        return;
+    };
     let mut gate = String::new();
     // The starter closes our input once it has moved us into the cgroup.
     let _ = std::io::stdin().read_line(&mut gate);
@@ -55,7 +60,10 @@ pub fn start_crowd(folder: &Path, count: u32) -> Result<Child> {
             return Ok(child);
         }
         if Instant::now() > deadline {
-            bail!("only {there} of {count} processes appeared in {}", folder.display());
+            bail!(
+                "only {there} of {count} processes appeared in {}",
+                folder.display()
+            );
         }
         std::thread::yield_now();
     }

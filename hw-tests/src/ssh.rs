@@ -48,7 +48,11 @@ impl SshPeer {
             .stderr(Stdio::null())
             .spawn()
             .context("/usr/sbin/sshd (Debian package openssh-server)")?;
-        let peer = Self { server, folder: folder.to_owned(), port };
+        let peer = Self {
+            server,
+            folder: folder.to_owned(),
+            port,
+        };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if Instant::now() > deadline {
@@ -70,11 +74,23 @@ impl SshPeer {
             .iter()
             .map(|pid| {
                 Command::new("ssh")
-                    .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"])
+                    .args([
+                        "-F",
+                        "none",
+                        "-o",
+                        "BatchMode=yes",
+                        "-o",
+                        "StrictHostKeyChecking=no",
+                    ])
                     .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"])
                     .arg("-i")
                     .arg(self.folder.join("user"))
-                    .args(["-p", &self.port.to_string(), "root@127.0.0.1", &format!("kill -9 {pid}")])
+                    .args([
+                        "-p",
+                        &self.port.to_string(),
+                        "root@127.0.0.1",
+                        &format!("kill -9 {pid}"),
+                    ])
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())
                     .spawn()

@@ -25,7 +25,9 @@ fn python_presses_the_button_through_reflection() -> Result<()> {
         return Ok(());
     }
     let Some(python) = python() else {
-        println!("skipped: no Python with grpcio, grpcio-reflection and tomllib; `cargo xtask test` installs it");
+        println!(
+            "skipped: no Python with grpcio, grpcio-reflection and tomllib; `cargo xtask test` installs it"
+        );
         return Ok(());
     };
     let mut fleet = Fleet::start()?;
@@ -39,15 +41,31 @@ fn python_presses_the_button_through_reflection() -> Result<()> {
         .arg(fleet.bundle("alice"))
         .args(["princeton_codeen", "pressed from Python"])
         .output()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).context("press.py's document")?;
     assert_eq!(said["person"], "alice");
     assert_eq!(said["nodes"]["planet1"], "OUTCOME_KILLED", "{said}");
     assert_eq!((&said["created"], &said["durable"]), (&true.into(), &true.into()));
-    assert_eq!(said["again"]["created"], false, "the same key made a second order");
+    assert_eq!(
+        said["again"]["created"], false,
+        "the same key made a second order"
+    );
     assert_eq!(said["again"]["order"], said["order"]);
-    let services: Vec<&str> = said["services"].as_array().into_iter().flatten().filter_map(|s| s.as_str()).collect();
-    for service in ["redbutton.v1.Orders", "redbutton.v1.Audit", "grpc.health.v1.Health"] {
+    let services: Vec<&str> = said["services"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|s| s.as_str())
+        .collect();
+    for service in [
+        "redbutton.v1.Orders",
+        "redbutton.v1.Audit",
+        "grpc.health.v1.Health",
+    ] {
         assert!(services.contains(&service), "{service} is not in {services:?}");
     }
     assert!(fleet.at(index).processes("princeton_codeen").is_empty());

@@ -5,7 +5,11 @@ use hw_tests::fleet::{Fleet, unable, wait_for};
 use serde_json::Value;
 
 /// A shell that forks a bounded number of busy children and waits for them.
-const RUNAWAY: &[&str] = &["/bin/sh", "-c", "for i in 1 2 3 4 5 6 7; do (while :; do sleep 0.01; done) & done; wait"];
+const RUNAWAY: &[&str] = &[
+    "/bin/sh",
+    "-c",
+    "for i in 1 2 3 4 5 6 7; do (while :; do sleep 0.01; done) & done; wait",
+];
 
 macro_rules! fleet_or_skip {
     () => {
@@ -21,7 +25,10 @@ macro_rules! fleet_or_skip {
 
 fn outcome<'a>(document: &'a Value, node: &str) -> &'a str {
     let nodes = document["nodes"].as_array().expect("nodes of an order");
-    let found = nodes.iter().find(|result| result["name"] == node).unwrap_or_else(|| panic!("{node} in {document}"));
+    let found = nodes
+        .iter()
+        .find(|result| result["name"] == node)
+        .unwrap_or_else(|| panic!("{node} in {document}"));
     found["outcome"].as_str().expect("an outcome")
 }
 
@@ -31,15 +38,23 @@ fn support_kills_a_slice_everywhere_and_it_stays_dead_until_released() -> Result
     fleet.site("princeton")?;
     fleet.slice("princeton_codeen")?;
     fleet.slice("princeton_quiet")?;
-    let nodes = [fleet.node("planet1", "princeton", "")?, fleet.node("planet2", "princeton", "")?];
+    let nodes = [
+        fleet.node("planet1", "princeton", "")?,
+        fleet.node("planet2", "princeton", "")?,
+    ];
     for index in nodes {
         fleet.at(index).exec("princeton_codeen", RUNAWAY)?;
         fleet.at(index).exec("princeton_quiet", &["/bin/sleep", "600"])?;
         let node = fleet.at(index);
-        wait_for("runaway", || (node.processes("princeton_codeen").len() >= 8).then_some(()))?;
+        wait_for("runaway", || {
+            (node.processes("princeton_codeen").len() >= 8).then_some(())
+        })?;
     }
 
-    let (code, order) = fleet.json("alice", &["kill-slice", "princeton_codeen", "--reason", "floods a bank"])?;
+    let (code, order) = fleet.json(
+        "alice",
+        &["kill-slice", "princeton_codeen", "--reason", "floods a bank"],
+    )?;
     assert_eq!(code, 0, "{order}");
     for name in ["planet1", "planet2"] {
         assert_eq!(outcome(&order, name), "killed", "{order}");
@@ -51,7 +66,11 @@ fn support_kills_a_slice_everywhere_and_it_stays_dead_until_released() -> Result
     assert_eq!(first["stuck"], 0);
     for index in nodes {
         assert!(fleet.at(index).processes("princeton_codeen").is_empty());
-        assert_eq!(fleet.at(index).processes("princeton_quiet").len(), 1, "another slice was hit");
+        assert_eq!(
+            fleet.at(index).processes("princeton_quiet").len(),
+            1,
+            "another slice was hit"
+        );
         let (code, said) = fleet.at(index).try_exec("princeton_codeen", &["/bin/true"])?;
         assert_eq!(code, 5, "{said}");
         assert!(said.contains("floods a bank") && said.contains("alice"), "{said}");
@@ -64,7 +83,10 @@ fn support_kills_a_slice_everywhere_and_it_stays_dead_until_released() -> Result
     let (_, held) = fleet.json("alice", &["slice", "holds", "princeton_codeen"])?;
     assert_eq!(held["holds"].as_array().map(Vec::len), Some(2), "{held}");
 
-    let (code, _) = fleet.json("alice", &["slice", "release", "princeton_codeen", "--reason", "fixed"])?;
+    let (code, _) = fleet.json(
+        "alice",
+        &["slice", "release", "princeton_codeen", "--reason", "fixed"],
+    )?;
     assert_eq!(code, 0);
     for index in nodes {
         fleet.at(index).exec("princeton_codeen", &["/bin/sleep", "600"])?;
@@ -95,10 +117,22 @@ fn everybody_stops_what_is_theirs_and_nothing_else() -> Result<()> {
 
     let (code, refused) = press("pat", &["slice", "kill", "berkeley_oasis"])?;
     assert_eq!(code, 5, "a PI killed the slice of another site: {refused}");
-    assert!(refused["error"]["message"].as_str().is_some_and(|text| text.contains("berkeley")), "{refused}");
+    assert!(
+        refused["error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("berkeley")),
+        "{refused}"
+    );
     assert_eq!(press("dev", &["slice", "kill", "princeton_codeen"])?.0, 5);
-    assert_eq!(press("adam", &["slice", "kill", "berkeley_oasis"])?.0, 5, "a site admin has no fleet-wide kill");
-    assert_eq!(press("adam", &["slice", "kill", "berkeley_oasis", "--node", "planet2"])?.0, 5);
+    assert_eq!(
+        press("adam", &["slice", "kill", "berkeley_oasis"])?.0,
+        5,
+        "a site admin has no fleet-wide kill"
+    );
+    assert_eq!(
+        press("adam", &["slice", "kill", "berkeley_oasis", "--node", "planet2"])?.0,
+        5
+    );
     assert_eq!(press("pat", &["node", "reboot", "planet1"])?.0, 5);
     assert_eq!(press("dev", &["node", "kill", "planet1"])?.0, 5);
 
@@ -108,10 +142,23 @@ fn everybody_stops_what_is_theirs_and_nothing_else() -> Result<()> {
     // The PI may not lift what a site admin has set; support may.
     assert_eq!(press("dev", &["slice", "release", "berkeley_oasis"])?.0, 5);
     assert!(fleet.at(here).processes("berkeley_oasis").is_empty());
-    assert_eq!(fleet.at(there).processes("berkeley_oasis").len(), 1, "the sliver of another node was hit");
+    assert_eq!(
+        fleet.at(there).processes("berkeley_oasis").len(),
+        1,
+        "the sliver of another node was hit"
+    );
     assert!(fleet.at(there).processes("princeton_codeen").is_empty());
-    assert_eq!(fleet.json("dev", &["slice", "freeze", "berkeley_oasis", "--reason", "look"])?.0, 0);
-    assert_eq!(fleet.at(there).processes("berkeley_oasis").len(), 1, "a freeze kills nothing");
+    assert_eq!(
+        fleet
+            .json("dev", &["slice", "freeze", "berkeley_oasis", "--reason", "look"])?
+            .0,
+        0
+    );
+    assert_eq!(
+        fleet.at(there).processes("berkeley_oasis").len(),
+        1,
+        "a freeze kills nothing"
+    );
 
     let log = fleet.ask("alice", &["audit", "log", "--json", "--limit", "1000"])?;
     let refusals = log.lines().filter(|line| line.contains("\"refused\"")).count();
@@ -124,7 +171,12 @@ fn everybody_stops_what_is_theirs_and_nothing_else() -> Result<()> {
     std::fs::write(fleet.path("forged.jsonl"), text.replacen("\"pat\"", "\"tap\"", 1))?;
     let forged = fleet.path("forged.jsonl");
     let verdict = fleet.redbutton("alice", &["audit", "verify", forged.to_str().expect("UTF-8")])?;
-    assert_eq!(verdict.status.code(), Some(4), "{}", String::from_utf8_lossy(&verdict.stderr));
+    assert_eq!(
+        verdict.status.code(),
+        Some(4),
+        "{}",
+        String::from_utf8_lossy(&verdict.stderr)
+    );
     Ok(())
 }
 
@@ -174,8 +226,18 @@ fn support_sees_a_node_and_holds_all_of_it() -> Result<()> {
     let (code, listed) = fleet.json("alice", &["node", "ps", "planet1", "--slice", "princeton_codeen"])?;
     assert_eq!(code, 0, "{listed}");
     let processes = listed["processes"].as_array().expect("processes");
-    assert!(processes.iter().any(|process| process["pid"] == pid && process["comm"] == "sleep"), "{listed}");
-    assert!(processes.iter().all(|process| process["uid"].as_u64() >= Some(2_000_000)), "{listed}");
+    assert!(
+        processes
+            .iter()
+            .any(|process| process["pid"] == pid && process["comm"] == "sleep"),
+        "{listed}"
+    );
+    assert!(
+        processes
+            .iter()
+            .all(|process| process["uid"].as_u64() >= Some(2_000_000)),
+        "{listed}"
+    );
 
     let (code, order) = fleet.json("alice", &["node", "kill", "planet1", "--reason", "safe boot"])?;
     assert_eq!((code, outcome(&order, "planet1")), (0, "killed"), "{order}");

@@ -48,14 +48,15 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         .into());
     }
     tools::debian(packages)?;
-    run::loudly(cargo().args([
-        "build",
-        "--release",
-        "--package",
+    // The benchmarks start the programs that people run, from the folder they are in themselves.
+    let packages = [
         "redbutton-hw-tests",
-        "--bin",
-        &format!("bench-{name}"),
-    ]))?;
+        "redbutton-cli",
+        "redbutton-controller",
+        "redbutton-nodemgr",
+    ];
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    run::loudly(cargo().args(["build", "--release", "--bins"]).args(packages))?;
 
     let mut command = vec![workspace.target.join(format!("release/bench-{name}")).into()];
     command.extend(arguments.options.iter().map(Into::into));

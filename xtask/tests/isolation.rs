@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -99,7 +101,7 @@ fn signals_reach_the_command() {
     );
     let out = text(&output.stdout);
     assert!(out.contains("SigBlk:\t0000000000000000"), "{out}");
-    assert!(!out.contains("deaf"), "{out}");
+    assert!(!out.lines().any(|line| line.starts_with("deaf")), "{out}");
 }
 
 #[test]
@@ -220,4 +222,36 @@ fn kill_9_of_xtask_leaves_no_process_and_the_next_run_removes_its_cgroup() {
     if let Some(mount) = cgroup2() {
         assert!(!Path::new(&mount).join(format!("redbutton-xtask-{pid}")).exists());
     }
+}
+
+#[test]
+fn without_root_a_process_that_holds_the_output_holds_nobody_up() {
+    if !can_isolate() {
+        return;
+    }
+    // As the user nobody: unisolated, so that only the process group says what belongs to the run. The program is
+    // copied to where that user may start it.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(folder.path(), open).expect("ours");
+    let program = folder.path().join("xtask");
+    fs::copy(env!("CARGO_BIN_EXE_xtask"), &program).expect("copied");
+    let word = format!("4646.{}", std::process::id());
+    let output = Command::new(&program)
+        .args([
+            "isolate",
+            "--",
+            "sh",
+            "-c",
+            &format!("id -u; sleep {word} & exit 3"),
+        ])
+        .env("TMPDIR", folder.path())
+        .current_dir(folder.path())
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .expect("xtask starts");
+    assert_eq!(text(&output.stdout), "65534\n", "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(3));
+    until("the sleeper dies", || !runs(&word));
 }

@@ -24,7 +24,6 @@
 
 mod aim;
 mod attach;
-mod crash;
 mod epochs;
 mod facts;
 mod frames;

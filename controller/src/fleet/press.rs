@@ -9,7 +9,6 @@ use proto::{BootId, Hold, HoldId, OrderId, Scope, Version};
 use tokio::sync::MutexGuard;
 
 use super::aim::NotAimed;
-use super::crash::{self, Point};
 use super::epochs::Epochs;
 use super::unwritten::Written;
 use super::{Aim, Fleet, LiveOrder, Member};
@@ -274,7 +273,7 @@ impl Fleet {
             }
         };
         let order = self.put_out(record, not_durable.is_none()).await;
-        crash::point(Point::AfterSend);
+        crate::crash::point("controller.after-send");
         Ok(Pressed {
             order,
             created: true,

@@ -9,7 +9,6 @@ use proto::v1::{Answer, Outcome};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::crash::{self, Point};
 use super::state::News;
 use super::{Fleet, now_ms};
 use crate::orders::{Heard, NodeIndex, Said};
@@ -91,9 +90,9 @@ impl Fleet {
             tracing::debug!(%error, "cannot note where nodes were seen");
         }
         if !results.is_empty() {
-            crash::point(Point::BeforeRecord);
+            crate::crash::point("controller.before-record");
             self.write(&results).await;
-            crash::point(Point::AfterRecord);
+            crate::crash::point("controller.after-record");
             self.tell(&results);
         }
     }

@@ -168,15 +168,6 @@ fn proof(order: OrderId) -> Answer {
     }
 }
 
-/// User and system time of this process.
-fn cpu() -> std::time::Duration {
-    use nix::sys::resource::{UsageWho, getrusage};
-    use nix::sys::time::TimeValLike;
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("always works");
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    std::time::Duration::from_micros(micros.unsigned_abs())
-}
-
 #[tokio::test]
 async fn ten_thousand_results_are_one_batch() {
     const NODES: usize = 10_000;
@@ -184,7 +175,7 @@ async fn ten_thousand_results_are_one_batch() {
     let store = place.create().await;
     add_site(&store, "princeton").await;
     let mut nodes = Vec::new();
-    // Straight into the table: enrolling is not what is measured, and each would be an fsync.
+    // Straight into the table: enrolling is not what is tested, and each would be an fsync.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(place.path());
     let mut raw = sqlx::ConnectOptions::connect(&options).await.expect("open");
     sqlx::query("BEGIN").execute(&mut raw).await.expect("begun");
@@ -205,7 +196,6 @@ async fn ten_thousand_results_are_one_batch() {
     }
     sqlx::query("COMMIT").execute(&mut raw).await.expect("committed");
 
-    let mut spent = Vec::new();
     for (round, epoch) in (1..=3).enumerate() {
         let order = press(
             &store,
@@ -222,9 +212,7 @@ async fn ten_thousand_results_are_one_batch() {
                 row
             })
             .collect();
-        let before = cpu();
         let done = store.record_results(&rows).await.expect("stored");
-        spent.push(cpu().saturating_sub(before));
         assert_eq!(
             (done.orders[0].state, done.orders[0].counts.killed as usize),
             (OrderState::Closed, NODES)
@@ -237,9 +225,4 @@ async fn ten_thousand_results_are_one_batch() {
             Some(&answer)
         );
     }
-    println!("10,000 results: {spent:?} of CPU");
-    let best = spent.into_iter().min().expect("three rounds");
-    // In a debug build SQLite itself is compiled without optimisation.
-    let bound = if cfg!(debug_assertions) { 2_000 } else { 150 };
-    assert!(best.as_millis() < bound, "{best:?} of CPU");
 }

@@ -16,6 +16,7 @@ use hw_tests::agents::{attach, enrol};
 use hw_tests::fleet::Fleet;
 use hw_tests::measure::{Round, cpu_time, machine_busy, median, percentile, quietest_third, resident_kib};
 use hw_tests::ssh::SshPeer;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proto::bundle::Bundle;
 use proto::v1::{self, orders_client::OrdersClient, press_request::Wish, release_wish::What, scope::Reach};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +34,17 @@ const REAL_NODES: usize = 3;
 const LOGINS: usize = 50;
 
 fn main() -> Result<()> {
-    let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
-    nix::sys::resource::setrlimit(limit, 65_536, 65_536).context("65,536 descriptors: one for each agent")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One descriptor for each agent, here and in the controller, which inherits the limit.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    ensure!(
+        hard > u64::from(LARGE) + 1_000,
+        "only {hard} descriptors are allowed, {LARGE} agents need more"
+    );
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut fleet = Fleet::start_with("[log]\nfilter = \"warn\"\n")?;
     fleet.site("bench")?;
@@ -46,7 +55,11 @@ fn main() -> Result<()> {
     let controller = fleet.controller().pid();
     let end = CancellationToken::new();
     let support = runtime.block_on(connect(&fleet))?;
-    let mut bench = Bench { fleet, controller, support };
+    let mut bench = Bench {
+        fleet,
+        controller,
+        support,
+    };
 
     let before = resident_kib(controller)?;
     let _small = runtime.block_on(bench.grow("small", SMALL, &end))?;
@@ -54,7 +67,9 @@ fn main() -> Result<()> {
     let small = runtime.block_on(bench.rounds(SMALL_ROUNDS))?;
     let kib_after = kib_each(before, resident_kib(controller)?, SMALL);
     small.show(SMALL);
-    println!("memory of the controller for each node at {SMALL}: idle {kib_idle:.1} KiB, after 1,000 presses {kib_after:.1} KiB");
+    println!(
+        "memory of the controller for each node at {SMALL}: idle {kib_idle:.1} KiB, after 1,000 presses {kib_after:.1} KiB"
+    );
 
     let _large = runtime.block_on(bench.grow("large", LARGE - SMALL, &end))?;
     let large = runtime.block_on(bench.rounds(LARGE_ROUNDS))?;
@@ -63,7 +78,10 @@ fn main() -> Result<()> {
     drop(bench);
 
     let ssh = ssh_ms_for_one_node()?;
-    println!("ssh: {LOGINS} parallel logins that kill by hand: {ssh:.1} ms a node, so {:.0} s for {LARGE}", ssh * f64::from(LARGE) / 1_000.0);
+    println!(
+        "ssh: {LOGINS} parallel logins that kill by hand: {ssh:.1} ms a node, so {:.0} s for {LARGE}",
+        ssh * f64::from(LARGE) / 1_000.0
+    );
     println!(
         "kill-fleet: agents={LARGE} p99_ms_1000={:.1} p99_ms={:.1} cpu_us_per_node={:.1} kib_idle={kib_idle:.1} \
          kib_after={kib_after:.1} ssh_ratio={:.0}",
@@ -86,7 +104,10 @@ async fn connect(fleet: &Fleet) -> Result<OrdersClient<Channel>> {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&bundle.ca))
         .identity(Identity::from_pem(&bundle.certificate, bundle.key.expose()));
-    let channel = Channel::from_shared(format!("https://{}", fleet.people()))?.tls_config(tls)?.connect().await?;
+    let channel = Channel::from_shared(format!("https://{}", fleet.people()))?
+        .tls_config(tls)?
+        .connect()
+        .await?;
     Ok(OrdersClient::new(channel).max_decoding_message_size(64 << 20))
 }
 
@@ -125,12 +146,20 @@ struct Pressed {
 }
 
 impl Bench {
-    async fn grow(&mut self, prefix: &str, count: u32, end: &CancellationToken) -> Result<Vec<hw_tests::agents::Agent>> {
+    async fn grow(
+        &mut self,
+        prefix: &str,
+        count: u32,
+        end: &CancellationToken,
+    ) -> Result<Vec<hw_tests::agents::Agent>> {
         let begun = Instant::now();
         let bundles = enrol(&self.fleet.state(), prefix, "bench", count, &self.fleet.daemons()).await?;
         let enrolled = begun.elapsed();
         let agents = attach(&bundles, end).await?;
-        println!("{count} agents: enrolled in {enrolled:.1?}, attached in {:.1?}", begun.elapsed() - enrolled);
+        println!(
+            "{count} agents: enrolled in {enrolled:.1?}, attached in {:.1?}",
+            begun.elapsed() - enrolled
+        );
         Ok(agents)
     }
 
@@ -150,15 +179,24 @@ impl Bench {
                         result.node_name.starts_with("real-") && result.outcome() == outcome
                     })
                 };
-                ensure!(names(v1::Outcome::Killed).count() == REAL_NODES, "a real node did not kill");
+                ensure!(
+                    names(v1::Outcome::Killed).count() == REAL_NODES,
+                    "a real node did not kill"
+                );
                 real += REAL_NODES;
             }
             let nodes = pressed.answered.len();
             self.press(release()).await?;
             // The first round warms up and does not count.
             if round > 0 {
-                p50.push(Round { value: percentile(&mut pressed.answered, 0.5), stolen: pressed.stolen });
-                p99.push(Round { value: percentile(&mut pressed.answered, 0.99), stolen: pressed.stolen });
+                p50.push(Round {
+                    value: percentile(&mut pressed.answered, 0.5),
+                    stolen: pressed.stolen,
+                });
+                p99.push(Round {
+                    value: percentile(&mut pressed.answered, 0.99),
+                    stolen: pressed.stolen,
+                });
                 #[expect(clippy::cast_precision_loss, reason = "a count of nodes")]
                 cpu.push(pressed.cpu.as_secs_f64() * 1e6 / nodes as f64);
             }
@@ -174,7 +212,11 @@ impl Bench {
     }
 
     async fn press(&mut self, wish: Wish) -> Result<Pressed> {
-        let (cpu, own, busy) = (cpu_time(self.controller)?, cpu_time(std::process::id())?, machine_busy()?);
+        let (cpu, own, busy) = (
+            cpu_time(self.controller)?,
+            cpu_time(std::process::id())?,
+            machine_busy()?,
+        );
         let begun = unix_ms()?;
         let request = v1::PressRequest {
             idempotency_key: uuid::Uuid::new_v4().to_string(),
@@ -185,40 +227,66 @@ impl Bench {
         let reply = self.support.press(request).await?.into_inner();
         ensure!(reply.durable, "not durable: {}", reply.not_durable_reason);
         let id = reply.order.context("an order")?.id;
-        let watch = v1::WatchOrderRequest { id, until_settled: true };
+        let watch = v1::WatchOrderRequest {
+            id,
+            until_settled: true,
+        };
         let mut events = self.support.watch(watch).await?.into_inner();
         let mut answered = std::collections::HashMap::new();
         while let Some(event) = events.next().await {
             let event = event?;
-            answered.extend(event.changed.into_iter().map(|result| (result.node.clone(), result)));
+            answered.extend(
+                event
+                    .changed
+                    .into_iter()
+                    .map(|result| (result.node.clone(), result)),
+            );
             if event.last {
                 break;
             }
         }
         let results: Vec<v1::NodeResult> = answered.into_values().collect();
-        ensure!(results.iter().all(|result| result.answered_at_ms > 0), "a node did not answer");
+        ensure!(
+            results.iter().all(|result| result.answered_at_ms > 0),
+            "a node did not answer"
+        );
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of one press")]
-        let answered = results.iter().map(|result| result.answered_at_ms as f64 - begun).collect();
+        let answered = results
+            .iter()
+            .map(|result| result.answered_at_ms as f64 - begun)
+            .collect();
         let cpu = cpu_time(self.controller)? - cpu;
         let ours = cpu + (cpu_time(std::process::id())? - own);
-        Ok(Pressed { answered, results, cpu, stolen: (machine_busy()? - busy).saturating_sub(ours) })
+        Ok(Pressed {
+            answered,
+            results,
+            cpu,
+            stolen: (machine_busy()? - busy).saturating_sub(ours),
+        })
     }
 }
 
 fn unix_ms() -> Result<f64> {
-    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() * 1_000.0)
+    Ok(SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs_f64()
+        * 1_000.0)
 }
 
 fn kill() -> Wish {
     Wish::Hold(v1::HoldWish {
         slice: SLICE.into(),
-        scope: Some(v1::Scope { reach: Some(Reach::Fleet(true)) }),
+        scope: Some(v1::Scope {
+            reach: Some(Reach::Fleet(true)),
+        }),
         kind: v1::HoldKind::Suspend.into(),
     })
 }
 
 fn release() -> Wish {
-    Wish::Release(v1::ReleaseWish { what: Some(What::Slice(SLICE.into())) })
+    Wish::Release(v1::ReleaseWish {
+        what: Some(What::Slice(SLICE.into())),
+    })
 }
 
 /// Milliseconds for each node when logging in to many at once.

@@ -1,7 +1,7 @@
 //! `cargo xtask bench kill-local`: one node kills a slice of 1,000 and of 10,000 processes.
 //!
-//! Ours: a command handed to the node manager's engine as the link would hand it over, until the answer that says
-//! dead and durable. Peer: a bare write to cgroup.kill, the wait for `populated 0`, then the same fsync. In turn,
+//! Ours: a command handed to the node manager's engine as the link would hand it over, until dead and durable (the
+//! stamps in its answer; the answer itself, with the zombies counted, is in a column of its own). Peer: a bare write to cgroup.kill, the wait for `populated 0`, then the same fsync. In turn,
 //! A B A B; the ratio is the median of the pairs, and the worse of the two sizes counts. Evidence is left out
 //! of the ratio (PERFORMANCE.md) and measured apart.
 
@@ -32,6 +32,7 @@ struct Numbers {
     processes: u32,
     ratio: f64,
     p50_ms: f64,
+    answered_ms: f64,
     bare_ms: f64,
     evidence_ms: f64,
     fsync_ms: f64,
@@ -40,19 +41,33 @@ struct Numbers {
 fn main() -> Result<()> {
     become_crowd();
     let prepared = prepare::process(Path::new("/proc"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let mut all = Vec::new();
-    println!("{:>9} {:>10} {:>10} {:>7} {:>12} {:>9}", "processes", "ours ms", "bare ms", "ratio", "evidence ms", "fsync ms");
+    println!(
+        "{:>9} {:>10} {:>10} {:>7} {:>12} {:>12} {:>9}",
+        "processes", "ours ms", "bare ms", "ratio", "answered ms", "evidence ms", "fsync ms"
+    );
     let mut prepared = Some(prepared);
     for (processes, rounds) in SIZES {
         let numbers = runtime.block_on(size(processes, rounds, prepared.take().unwrap_or_default()))?;
         println!(
-            "{processes:>9} {:>10.2} {:>10.2} {:>7.3} {:>12.2} {:>9.2}",
-            numbers.p50_ms, numbers.bare_ms, numbers.ratio, numbers.evidence_ms, numbers.fsync_ms
+            "{processes:>9} {:>10.2} {:>10.2} {:>7.3} {:>12.2} {:>12.2} {:>9.2}",
+            numbers.p50_ms,
+            numbers.bare_ms,
+            numbers.ratio,
+            numbers.answered_ms,
+            numbers.evidence_ms,
+            numbers.fsync_ms
         );
         all.push(numbers);
     }
-    let worst = all.iter().max_by(|a, b| a.ratio.total_cmp(&b.ratio)).context("no size was measured")?;
+    let worst = all
+        .iter()
+        .max_by(|a, b| a.ratio.total_cmp(&b.ratio))
+        .context("no size was measured")?;
     println!(
         "kill-local: ratio={:.3} p50_ms={:.2} evidence_ms={:.2} fsync_ms={:.2} processes={}",
         worst.ratio, worst.p50_ms, worst.evidence_ms, worst.fsync_ms, worst.processes
@@ -62,15 +77,16 @@ fn main() -> Result<()> {
 
 async fn size(processes: u32, rounds: usize, prepared: Vec<prepare::Step>) -> Result<Numbers> {
     let bench = Bench::start(prepared, Duration::ZERO)?;
-    let (mut ours, mut bare, mut ratios, mut fsyncs) = (vec![], vec![], vec![], vec![]);
+    let (mut ours, mut answered, mut bare, mut ratios, mut fsyncs) = (vec![], vec![], vec![], vec![], vec![]);
     // The first pair warms both up and does not count.
     for round in 0..=rounds {
         let mine = bench.kill(processes).await?;
         let (theirs, fsync) = bench.bare_kill(processes)?;
         if round > 0 {
-            ours.push(mine.total);
+            ours.push(mine.done);
+            answered.push(mine.answered);
             bare.push(theirs);
-            ratios.push(mine.total / theirs);
+            ratios.push(mine.done / theirs);
             fsyncs.push(fsync);
         }
     }
@@ -84,6 +100,7 @@ async fn size(processes: u32, rounds: usize, prepared: Vec<prepare::Step>) -> Re
         processes,
         ratio: median(&mut ratios),
         p50_ms: median(&mut ours),
+        answered_ms: median(&mut answered),
         bare_ms: median(&mut bare),
         evidence_ms: median(&mut evidence),
         fsync_ms: median(&mut fsyncs),
@@ -91,7 +108,10 @@ async fn size(processes: u32, rounds: usize, prepared: Vec<prepare::Step>) -> Re
 }
 
 struct Killed {
-    total: f64,
+    /// From the order's arrival until dead and durable, milliseconds.
+    done: f64,
+    /// Until the answer, which has the zombies counted, was there.
+    answered: f64,
     evidence: f64,
 }
 
@@ -108,7 +128,11 @@ impl Bench {
     fn start(prepared: Vec<prepare::Step>, evidence: Duration) -> Result<Self> {
         let mount = Mount::discover(Path::new("/proc/self/mountinfo"))?;
         static ROOTS: AtomicU32 = AtomicU32::new(0);
-        let root = format!("redbutton-bench-{}-{}", std::process::id(), ROOTS.fetch_add(1, Ordering::Relaxed));
+        let root = format!(
+            "redbutton-bench-{}-{}",
+            std::process::id(),
+            ROOTS.fetch_add(1, Ordering::Relaxed)
+        );
         let slice: SliceName = "bench_crowd".parse()?;
         let other: SliceName = "bench_bare".parse()?;
         let tree = Tree::new(&mount, Path::new(&root))?;
@@ -128,8 +152,20 @@ impl Bench {
         let place = |slice: &SliceName| mount.root().join(tree.path(slice));
         let (sliver, other) = (place(&slice), place(&other));
         let restarter = restart::restarter(Restart::None);
-        let node = Node::start(Setup { config, node: NodeId::random(), prepared, restarter })?;
-        Ok(Self { node, slice, sliver, other, tree, state })
+        let node = Node::start(Setup {
+            config,
+            node: NodeId::random(),
+            prepared,
+            restarter,
+        })?;
+        Ok(Self {
+            node,
+            slice,
+            sliver,
+            other,
+            tree,
+            state,
+        })
     }
 
     /// A press as it arrives, until dead and durable.
@@ -146,30 +182,68 @@ impl Bench {
             reason: "benchmark".into(),
             evidence: String::new(),
             set_at_ms: 0,
-            version: Version { incarnation: 1, epoch: 1 },
+            version: Version {
+                incarnation: 1,
+                epoch: 1,
+            },
         })));
         let begun = Instant::now();
         let answer = self.node.take(command).await.answer;
-        let total = ms(begun.elapsed());
+        let answered = ms(begun.elapsed());
         crowd.wait()?;
         ensure!(answer.durable, "not durable: {}", answer.detail);
-        ensure!(answer.outcome() == v1::Outcome::Killed, "outcome {:?}: {}", answer.outcome(), answer.detail);
-        let evidence = answer.slivers.first().map_or(0.0, |sliver| ms(Duration::from_micros(sliver.evidence_us)));
-        let released = self.node.take(self.command(Action::Release(hold.to_string()))).await.answer;
-        ensure!(released.outcome() == v1::Outcome::Released, "not released: {}", released.detail);
-        Ok(Killed { total, evidence })
+        ensure!(
+            answer.outcome() == v1::Outcome::Killed,
+            "outcome {:?}: {}",
+            answer.outcome(),
+            answer.detail
+        );
+        let evidence = answer
+            .slivers
+            .first()
+            .map_or(0.0, |sliver| ms(Duration::from_micros(sliver.evidence_us)));
+        let released = self
+            .node
+            .take(self.command(Action::Release(hold.to_string())))
+            .await
+            .answer;
+        ensure!(
+            released.outcome() == v1::Outcome::Released,
+            "not released: {}",
+            released.detail
+        );
+        // The node's own stamps: the answer itself comes a little later, with the zombies counted.
+        let done = ms(Duration::from_micros(answer.dead_us.max(answer.durable_us)));
+        Ok(Killed {
+            done,
+            answered,
+            evidence,
+        })
     }
 
     fn command(&self, action: Action) -> v1::Command {
-        let version = Some(Version { incarnation: 1, epoch: 1 }.into());
-        v1::Command { now: version, order: OrderId::new().to_string(), given: version, action: Some(action) }
+        let version = Some(
+            Version {
+                incarnation: 1,
+                epoch: 1,
+            }
+            .into(),
+        );
+        v1::Command {
+            now: version,
+            order: OrderId::new().to_string(),
+            given: version,
+            action: Some(action),
+        }
     }
 
     /// What a shell would do, without the shell: milliseconds in all, and of the fsync alone.
     fn bare_kill(&self, processes: u32) -> Result<(f64, f64)> {
         let mut record = preallocated(&self.state.path().join("bare"))?;
         let mut crowd = start_crowd(&self.other, processes)?;
-        let mut kill = OpenOptions::new().write(true).open(self.other.join("cgroup.kill"))?;
+        let mut kill = OpenOptions::new()
+            .write(true)
+            .open(self.other.join("cgroup.kill"))?;
         let mut events = File::open(self.other.join("cgroup.events"))?;
         let begun = Instant::now();
         kill.write_all(b"1")?;
@@ -199,7 +273,11 @@ fn ms(duration: Duration) -> f64 {
 }
 
 fn preallocated(path: &Path) -> Result<File> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(path)?;
     file.write_all(&[0; RECORD])?;
     file.sync_all()?;
     Ok(file)

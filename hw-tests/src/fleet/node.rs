@@ -27,7 +27,11 @@ impl Node {
     pub(super) fn new(name: &str, mount: &Path, folder: &Path, bundle: &Path, more: &str) -> Result<Self> {
         // Several fleets may run in one process, each with a node of this name.
         static ROOTS: AtomicU32 = AtomicU32::new(0);
-        let root = format!("redbutton-test-{}-{}-{name}", std::process::id(), ROOTS.fetch_add(1, Ordering::Relaxed));
+        let root = format!(
+            "redbutton-test-{}-{}-{name}",
+            std::process::id(),
+            ROOTS.fetch_add(1, Ordering::Relaxed)
+        );
         let state = folder.join(format!("{name}-state"));
         let node = Self {
             name: name.to_owned(),
@@ -103,10 +107,16 @@ impl Node {
     /// # Errors
     /// When it is refused or never appears.
     pub fn exec(&mut self, slice: &str, command: &[&str]) -> Result<u32> {
-        let child = self.command(slice, command)?.stdin(Stdio::null()).spawn().context("redbutton-nodemgr exec")?;
+        let child = self
+            .command(slice, command)?
+            .stdin(Stdio::null())
+            .spawn()
+            .context("redbutton-nodemgr exec")?;
         let pid = child.id();
         self.started.push(child);
-        wait_for(&format!("process {pid} in {slice}"), || self.processes(slice).contains(&pid).then_some(()))?;
+        wait_for(&format!("process {pid} in {slice}"), || {
+            self.processes(slice).contains(&pid).then_some(())
+        })?;
         Ok(pid)
     }
 
@@ -116,12 +126,19 @@ impl Node {
     /// When the program cannot be run.
     pub fn try_exec(&self, slice: &str, command: &[&str]) -> Result<(i32, String)> {
         let output = self.command(slice, command)?.stdin(Stdio::null()).output()?;
-        Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned()))
+        Ok((
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ))
     }
 
     fn command(&self, slice: &str, command: &[&str]) -> Result<Command> {
         let mut exec = Command::new(program("redbutton-nodemgr")?);
-        exec.args(["exec", "--socket"]).arg(&self.socket).arg(slice).arg("--").args(command);
+        exec.args(["exec", "--socket"])
+            .arg(&self.socket)
+            .arg(slice)
+            .arg("--")
+            .args(command);
         Ok(exec)
     }
 

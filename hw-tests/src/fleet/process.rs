@@ -31,7 +31,11 @@ impl Daemon {
             .stderr(file)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        })
     }
 
     /// Its process id.
@@ -48,13 +52,21 @@ impl Daemon {
         let mut ended = None;
         let found = super::wait_for(what, || {
             ended = self.child.try_wait().ok().flatten();
-            if ended.is_some() { Some(None) } else { ready().map(Some) }
+            if ended.is_some() {
+                Some(None)
+            } else {
+                ready().map(Some)
+            }
         });
         match found {
             Ok(Some(value)) => Ok(value),
             other => {
-                let ended = ended.map(|status| format!("{} ended: {status}", self.name)).unwrap_or_default();
-                other.and_then(|_| Err(anyhow::anyhow!("{what}"))).with_context(|| format!("{ended}\n{}", self.tail()))
+                let ended = ended
+                    .map(|status| format!("{} ended: {status}", self.name))
+                    .unwrap_or_default();
+                other
+                    .and_then(|_| Err(anyhow::anyhow!("{what}")))
+                    .with_context(|| format!("{ended}\n{}", self.tail()))
             }
         }
     }
@@ -65,7 +77,9 @@ impl Daemon {
     /// When it goes on.
     pub fn ended(&mut self) -> Result<i32> {
         use std::os::unix::process::ExitStatusExt;
-        let status = super::wait_for(&format!("end of {}", self.name), || self.child.try_wait().ok().flatten())?;
+        let status = super::wait_for(&format!("end of {}", self.name), || {
+            self.child.try_wait().ok().flatten()
+        })?;
         Ok(status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)))
     }
 
@@ -76,7 +90,12 @@ impl Daemon {
     pub fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.pid().cast_signed()), Signal::SIGTERM)?;
         let code = self.ended()?;
-        ensure!(code == 0, "{} ended with {code} after SIGTERM\n{}", self.name, self.tail());
+        ensure!(
+            code == 0,
+            "{} ended with {code} after SIGTERM\n{}",
+            self.name,
+            self.tail()
+        );
         Ok(())
     }
 
@@ -85,7 +104,11 @@ impl Daemon {
     pub fn tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        format!("--- {}\n{}", self.log.display(), lines[lines.len().saturating_sub(TAIL)..].join("\n"))
+        format!(
+            "--- {}\n{}",
+            self.log.display(),
+            lines[lines.len().saturating_sub(TAIL)..].join("\n")
+        )
     }
 
     /// Shows them.

@@ -13,7 +13,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::isolate::{self, Ended, Job, NeedsRoot};
 use crate::run;
@@ -41,27 +41,38 @@ pub(crate) struct StoryArguments {
 /// The subcommand.
 pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
     let colour = !arguments.ci && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();
+    must_be_root()?;
     play(&Workspace::read()?, colour, &mut |line| println!("{line}"))?;
     Ok(0)
 }
 
 /// The demo as a test: plain.
 pub(crate) fn check(workspace: &Workspace, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+    must_be_root()?;
     play(workspace, false, on_line)
 }
 
-fn play(workspace: &Workspace, colour: bool, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+fn must_be_root() -> Result<()> {
     if !isolate::is_root() {
         return Err(NeedsRoot("the demo kills in real cgroups; run: sudo -E cargo xtask demo".into()).into());
     }
+    Ok(())
+}
+
+fn play(workspace: &Workspace, colour: bool, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     if crate::cgroup::mount()?.is_none() {
         bail!("no cgroup v2 is mounted here; as root: mount -t cgroup2 none /sys/fs/cgroup/unified");
     }
-    // The whole workspace, so that features unify as they do for the tests and nothing is built twice.
-    run::loudly(cargo().args(["build", "--workspace", "--bins", "--quiet"]))?;
-    let own = std::env::current_exe().context("cannot find our own program")?;
+    // With one test among the targets cargo counts dev-dependencies in when it unifies features: so these are the very
+    // programs that `cargo xtask test` builds, and nothing is compiled twice.
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--quiet", "--test", "isolation"]);
+    for program in ["redbutton", "redbutton-controller", "redbutton-nodemgr"] {
+        build.args(["--bin", program]);
+    }
+    run::loudly(&mut build)?;
     let mut command = vec![
-        own.into(),
+        isolate::OURSELVES.into(),
         "demo-story".into(),
         "--programs".into(),
         workspace.target.join("debug").into(),
@@ -87,6 +98,6 @@ fn play(workspace: &Workspace, colour: bool, on_line: &mut dyn FnMut(&str)) -> R
 
 /// The story itself, inside.
 pub(crate) fn story(arguments: &StoryArguments) -> Result<u8> {
-    script::play(stage::Stage::new(&arguments.programs, arguments.colour)?)?;
+    script::play(stage::Stage::new(&arguments.programs, arguments.colour))?;
     Ok(0)
 }

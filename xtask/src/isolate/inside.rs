@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getppid, sethostname};
 
-use super::{LEFT_BEHIND, NeedsRoot, loopback};
+use super::{LEFT_BEHIND, NeedsRoot, OURSELVES, loopback};
 use crate::cgroup;
 
 /// What a test must never reach. Absent ones are absent inside, too.
@@ -99,14 +99,14 @@ pub(crate) fn outer(arguments: &OuterArguments) -> Result<u8> {
     }
     unshare(flags).map_err(|errno| {
         NeedsRoot(format!(
-            "cannot make namespaces ({errno}); run as root outside of any container: cargo xtask"
+            "cannot make namespaces ({errno}): run cargo xtask as root, outside of any container"
         ))
     })?;
     if let Some(cgroup) = &arguments.cgroup {
         join(&cgroup.join(cgroup::LEAF))?;
     }
 
-    let mut command = Command::new(std::env::current_exe().context("cannot find our own program")?);
+    let mut command = Command::new(OURSELVES);
     command.arg("isolate-init");
     if arguments.cgroup.is_some() {
         command.arg("--own-cgroups");

@@ -18,6 +18,7 @@ mod loopback;
 mod supervise;
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -28,6 +29,10 @@ use crate::cgroup::{self, Subtree};
 
 pub(crate) use inside::{InitArguments, OuterArguments, PlainArguments, init, outer, plain};
 pub(crate) use supervise::Ended;
+
+/// Our own program, also when cargo has written another one in its place meanwhile: a build with other packages
+/// unifies other features.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
 
 /// A line that process 1 prints when the command left processes behind.
 const LEFT_BEHIND: &str = "xtask: left behind: ";
@@ -119,12 +124,16 @@ pub(crate) fn is_root() -> bool {
 /// # Errors
 /// When it cannot be isolated or started. How the command itself ended is in [`Finished`].
 pub(crate) fn run(job: &Job, on_line: &mut dyn FnMut(&str)) -> Result<Finished> {
+    // Where the caller's temporary files go: a run inside a run leaves nothing beside the outer one's either.
     let scratch = tempfile::Builder::new()
         .prefix("rbt-")
-        .tempdir_in("/tmp")
-        .context("cannot make a folder under /tmp for temporary files")?;
+        .tempdir()
+        .context("cannot make a folder for temporary files")?;
+    // Slivers run as users of their own and must reach what is theirs in there; secrets are 0600 by themselves.
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o711))
+        .context("cannot open the folder for temporary files")?;
     let subtree = if is_root() { own_subtree()? } else { None };
-    let mut command = Command::new(std::env::current_exe().context("cannot find our own program")?);
+    let mut command = Command::new(OURSELVES);
     command.arg(if is_root() {
         "isolate-outer"
     } else {

@@ -47,7 +47,7 @@ impl From<ExitStatus> for Ended {
     }
 }
 
-/// Blocks the signals that end us while it lives, so that they can be read instead.
+/// Blocks the signals that end us, and that of a child's end, while it lives: they are read instead.
 struct Signals {
     before: SigSet,
     descriptor: SignalFd,
@@ -56,7 +56,13 @@ struct Signals {
 impl Signals {
     fn catch() -> Result<Self> {
         let mut mask = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        for signal in [
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+            Signal::SIGCHLD,
+        ] {
             mask.add(signal);
         }
         let before = mask
@@ -65,6 +71,12 @@ impl Signals {
         let descriptor = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("cannot read signals")?;
         Ok(Self { before, descriptor })
+    }
+
+    /// The next one that came, if any.
+    fn next(&self) -> Result<Option<Signal>> {
+        let read = self.descriptor.read_signal().context("cannot read signals")?;
+        Ok(read.and_then(|info| i32::try_from(info.ssi_signo).ok()?.try_into().ok()))
     }
 }
 
@@ -89,7 +101,7 @@ pub(super) fn run(mut command: Command, cap: Duration, on_line: &mut dyn FnMut(&
     let mut child = command.spawn().with_context(|| format!("cannot start {shown}"))?;
     // The command holds the pipe's write end: without this the end of output would never be seen.
     drop(command);
-    let verdict = watch(reader, &signals, cap, on_line, &child);
+    let verdict = watch(reader, &signals, cap, on_line, &mut child);
     stop(&child);
     let status = child.wait().with_context(|| format!("cannot wait for {shown}"))?;
     Ok(verdict?.unwrap_or_else(|| status.into()))
@@ -105,20 +117,21 @@ fn stop(child: &Child) {
     }
 }
 
-/// How long the end of the output may take once we killed the child: an unisolated run may have let a process
-/// out of its group, and that must not hold us.
+/// How long the end of the output may take once the child is dead: an unisolated run may have let a process out of
+/// its group that holds the pipe, and that must not hold us.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
-/// Reads until the output ends. `Some` says that we ended it.
+/// Reads until the output ends, and kills the group when the child has ended or must end. `Some` says why we ended it.
 fn watch(
     mut reader: PipeReader,
     signals: &Signals,
     cap: Duration,
     on_line: &mut dyn FnMut(&str),
-    child: &Child,
+    child: &mut Child,
 ) -> Result<Option<Ended>> {
     let mut deadline = Instant::now() + cap;
     let mut verdict = None;
+    let mut stopping = false;
     let mut pending = Vec::new();
     let mut buffer = [0_u8; 16 * 1024];
     loop {
@@ -138,15 +151,20 @@ fn watch(
                 descriptors[1].any().unwrap_or(false),
             )
         };
-        if signalled && let Some(signal) = signals.descriptor.read_signal().context("cannot read signals")? {
-            verdict = Some(Ended::Interrupted(i32::try_from(signal.ssi_signo).unwrap_or(0)));
-            deadline = Instant::now() + AFTER_KILL;
-            stop(child);
-        } else if Instant::now() >= deadline {
-            if verdict.is_some() {
-                break;
-            }
-            verdict = Some(Ended::OutOfTime(cap));
+        let signal = if signalled { signals.next()? } else { None };
+        let (stop_now, why) = match signal {
+            Some(Signal::SIGCHLD) => (
+                child.try_wait().context("cannot look at the child")?.is_some(),
+                None,
+            ),
+            Some(signal) => (true, Some(Ended::Interrupted(signal as i32))),
+            None if Instant::now() < deadline => (false, None),
+            None if stopping => break,
+            None => (true, Some(Ended::OutOfTime(cap))),
+        };
+        if stop_now {
+            verdict = verdict.or(why);
+            stopping = true;
             deadline = Instant::now() + AFTER_KILL;
             stop(child);
         }

@@ -14,7 +14,6 @@
 //! the audit chain, the highest epoch) inside itself, and nothing is cached between transactions.
 
 mod audit;
-mod crash;
 mod fault;
 mod holds;
 mod nodes;
@@ -172,9 +171,9 @@ impl Store for SqliteStore {
         if let Committed::Existing(_) = done {
             return Ok(done); // Nothing was written; dropping the transaction spares an fsync.
         }
-        crash::at("controller.before-commit");
+        crate::crash::point("controller.before-commit");
         let done = self.commit(tx, done).await?;
-        crash::at("controller.after-commit");
+        crate::crash::point("controller.after-commit");
         Ok(done)
     }
     async fn order_by_key(&self, person: &PersonName, key: &str) -> Result<Option<OrderRecord>> {
