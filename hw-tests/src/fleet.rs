@@ -206,7 +206,7 @@ impl Fleet {
         let output = Command::new(program("redbutton-controller")?)
             .args(arguments)
             .output()?;
-        succeeded("redbutton-controller", arguments, output)
+        succeeded("redbutton-controller", arguments, &output)
     }
 
     /// `redbutton …` as this person, whatever comes of it.
@@ -228,7 +228,7 @@ impl Fleet {
     /// # Errors
     /// When it exits other than 0; the text has its own words.
     pub fn ask(&self, person: &str, arguments: &[&str]) -> Result<String> {
-        succeeded("redbutton", arguments, self.redbutton(person, arguments)?)
+        succeeded("redbutton", arguments, &self.redbutton(person, arguments)?)
     }
 
     /// `redbutton --json …` as this person: its exit code and its document.
@@ -356,7 +356,7 @@ impl Fleet {
     }
 }
 
-fn succeeded(program: &str, arguments: &[&str], output: Output) -> Result<String> {
+fn succeeded(program: &str, arguments: &[&str], output: &Output) -> Result<String> {
     ensure!(
         output.status.success(),
         "{program} {} exited with {:?}: {}{}",

@@ -57,7 +57,7 @@ pub fn median(samples: &mut [f64]) -> f64 {
 #[must_use]
 pub fn quietest_third(rounds: &[Round]) -> Vec<f64> {
     let mut order: Vec<&Round> = rounds.iter().collect();
-    order.sort_by(|a, b| a.stolen.cmp(&b.stolen));
+    order.sort_by_key(|round| round.stolen);
     order
         .iter()
         .take(rounds.len().div_ceil(3))

@@ -25,6 +25,8 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
+        // Boxed: an async function keeps what it is given twice, and hyper's futures are 4 KiB each, for ever.
+        let task = Box::pin(task);
         // The handle is dropped on purpose: the token is how these tasks end.
         drop(tokio::spawn(self.token.clone().run_until_cancelled_owned(task)));
     }

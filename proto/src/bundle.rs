@@ -92,11 +92,16 @@ impl Bundle {
     /// When it is not a bundle of a format that we know; the error quotes nothing of the text.
     pub fn parse(text: &str) -> Result<Self, BundleError> {
         let bundle: Bundle = toml::from_str(text).map_err(|e| BundleError::Syntax {
-            line: e.span().map_or(0, |span| text[..span.start].lines().count().max(1)),
+            line: e
+                .span()
+                .map_or(0, |span| text[..span.start].lines().count().max(1)),
             message: e.message().to_owned(),
         })?;
         if bundle.format != Self::FORMAT {
-            return Err(BundleError::Format { got: bundle.format, expected: Self::FORMAT });
+            return Err(BundleError::Format {
+                got: bundle.format,
+                expected: Self::FORMAT,
+            });
         }
         bundle.identity()?;
         if bundle.controllers.is_empty() {
@@ -155,6 +160,9 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused() {
         let newer = bundle().to_text().replace("format = 1", "format = 2");
-        assert!(matches!(Bundle::parse(&newer), Err(BundleError::Format { got: 2, expected: 1 })));
+        assert!(matches!(
+            Bundle::parse(&newer),
+            Err(BundleError::Format { got: 2, expected: 1 })
+        ));
     }
 }

@@ -37,7 +37,9 @@ pub enum Identity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not one of the three forms.
-    #[error("certificate name {0:?} is not redbutton://controller, redbutton://person/NAME or redbutton://node/UUID/ROLE")]
+    #[error(
+        "certificate name {0:?} is not redbutton://controller, redbutton://person/NAME or redbutton://node/UUID/ROLE"
+    )]
     Form(String),
     /// The right form, a wrong name in it.
     #[error("certificate name {uri:?}")]
@@ -67,7 +69,11 @@ impl FromStr for Identity {
             }
             _ => return Err(form()),
         };
-        if parts.next().is_some() { Err(form()) } else { Ok(identity) }
+        if parts.next().is_some() {
+            Err(form())
+        } else {
+            Ok(identity)
+        }
     }
 }
 

@@ -38,7 +38,11 @@ pub enum IdError {
 }
 
 fn malformed(what: &'static str, got: &str, expected: &'static str) -> IdError {
-    IdError::Malformed { what, got: got.chars().take(80).collect(), expected }
+    IdError::Malformed {
+        what,
+        got: got.chars().take(80).collect(),
+        expected,
+    }
 }
 
 fn bounded(what: &'static str, text: &str, max: usize) -> Result<(), IdError> {
@@ -288,10 +292,27 @@ mod tests {
         for good in ["princeton_codeen", "a_b", "p2_a_b_c", "0_0"] {
             assert_eq!(good.parse::<SliceName>().expect(good).as_str(), good);
         }
-        for bad in ["", "princeton", "_x", "x_", "Princeton_x", "a-b_c", "a_b/../c", "a_b\n", "ä_b"] {
+        for bad in [
+            "",
+            "princeton",
+            "_x",
+            "x_",
+            "Princeton_x",
+            "a-b_c",
+            "a_b/../c",
+            "a_b\n",
+            "ä_b",
+        ] {
             assert!(bad.parse::<SliceName>().is_err(), "{bad:?} was accepted");
         }
-        assert_eq!("princeton_a_b".parse::<SliceName>().expect("valid").site().as_str(), "princeton");
+        assert_eq!(
+            "princeton_a_b"
+                .parse::<SliceName>()
+                .expect("valid")
+                .site()
+                .as_str(),
+            "princeton"
+        );
     }
 
     #[test]
@@ -305,12 +326,19 @@ mod tests {
             "Codeen".parse::<SliceName>().expect_err("malformed").to_string(),
             "slice name \"Codeen\" is malformed: expected site_name of lower-case letters, digits and underscores"
         );
-        assert_eq!("".parse::<NodeId>().expect_err("empty").to_string(), "node id is empty");
+        assert_eq!(
+            "".parse::<NodeId>().expect_err("empty").to_string(),
+            "node id is empty"
+        );
     }
 
     #[test]
     fn a_node_name_is_never_a_node_id() {
-        assert!("6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse::<NodeName>().is_err());
+        assert!(
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+                .parse::<NodeName>()
+                .is_err()
+        );
         assert!("6ba7b8109dad11d180b400c04fd430c8".parse::<NodeName>().is_err());
         assert!("planetlab-1.cs.princeton.edu".parse::<NodeName>().is_ok());
         for bad in ["-a", "a-", "a..b", "a.", ".", "A"] {
@@ -322,7 +350,11 @@ mod tests {
     fn uuids_have_one_spelling() {
         assert!("6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse::<NodeId>().is_ok());
         assert!("6ba7b8109dad11d180b400c04fd430c8".parse::<NodeId>().is_err());
-        assert!("{6ba7b810-9dad-11d1-80b4-00c04fd430c8}".parse::<NodeId>().is_err());
+        assert!(
+            "{6ba7b810-9dad-11d1-80b4-00c04fd430c8}"
+                .parse::<NodeId>()
+                .is_err()
+        );
     }
 
     proptest! {

@@ -50,7 +50,11 @@ impl WireError {
 fn short(field: &'static str, text: String) -> Result<String, WireError> {
     let len = text.chars().count();
     if len > Hold::MAX_TEXT {
-        return Err(WireError::TooLong { field, len, max: Hold::MAX_TEXT });
+        return Err(WireError::TooLong {
+            field,
+            len,
+            max: Hold::MAX_TEXT,
+        });
     }
     Ok(text)
 }
@@ -147,7 +151,18 @@ impl TryFrom<v1::Scope> for Scope {
 
 impl From<Hold> for v1::Hold {
     fn from(hold: Hold) -> Self {
-        let Hold { id, slice, scope, kind, holder, role, reason, evidence, set_at_ms, version } = hold;
+        let Hold {
+            id,
+            slice,
+            scope,
+            kind,
+            holder,
+            role,
+            reason,
+            evidence,
+            set_at_ms,
+            version,
+        } = hold;
         v1::Hold {
             id: id.into(),
             slice: slice.map(String::from).unwrap_or_default(),
@@ -169,7 +184,18 @@ impl TryFrom<v1::Hold> for Hold {
     fn try_from(hold: v1::Hold) -> Result<Self, WireError> {
         let kind = hold.kind().checked();
         let role = hold.role().checked();
-        let v1::Hold { id, slice, scope, kind: kind_number, holder, role: role_number, reason, evidence, set_at_ms, version } = hold;
+        let v1::Hold {
+            id,
+            slice,
+            scope,
+            kind: kind_number,
+            holder,
+            role: role_number,
+            reason,
+            evidence,
+            set_at_ms,
+            version,
+        } = hold;
         Ok(Hold {
             id: id.parse().map_err(WireError::id("id"))?,
             slice: match slice.as_str() {
@@ -177,7 +203,12 @@ impl TryFrom<v1::Hold> for Hold {
                 name => Some(name.parse().map_err(WireError::id("slice"))?),
             },
             scope: scope.ok_or(WireError::Missing { field: "scope" })?.try_into()?,
-            kind: known("kind", kind, kind_number, v1::HoldKind::try_from(kind_number).is_ok())?,
+            kind: known(
+                "kind",
+                kind,
+                kind_number,
+                v1::HoldKind::try_from(kind_number).is_ok(),
+            )?,
             holder: holder.parse().map_err(WireError::id("holder"))?,
             role: known("role", role, role_number, v1::Role::try_from(role_number).is_ok())?,
             reason: short("reason", reason)?,
@@ -189,8 +220,17 @@ impl TryFrom<v1::Hold> for Hold {
 }
 
 /// prost reads an unknown enum number as the unspecified value; this keeps the two apart.
-fn known<T>(field: &'static str, value: Result<T, WireError>, got: i32, in_enum: bool) -> Result<T, WireError> {
-    if in_enum { value } else { Err(WireError::Unknown { field, got }) }
+fn known<T>(
+    field: &'static str,
+    value: Result<T, WireError>,
+    got: i32,
+    in_enum: bool,
+) -> Result<T, WireError> {
+    if in_enum {
+        value
+    } else {
+        Err(WireError::Unknown { field, got })
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +249,10 @@ mod tests {
             reason: "floods a bank".into(),
             evidence: String::new(),
             set_at_ms: 1,
-            version: Version { incarnation: 1, epoch: 7 },
+            version: Version {
+                incarnation: 1,
+                epoch: 7,
+            },
         }
     }
 
@@ -223,18 +266,32 @@ mod tests {
     fn what_is_unknown_is_refused_by_name() {
         let mut wire = v1::Hold::from(hold());
         wire.kind = 99;
-        assert_eq!(Hold::try_from(wire), Err(WireError::Unknown { field: "kind", got: 99 }));
+        assert_eq!(
+            Hold::try_from(wire),
+            Err(WireError::Unknown {
+                field: "kind",
+                got: 99
+            })
+        );
         let mut wire = v1::Hold::from(hold());
         wire.role = 0;
         assert_eq!(Hold::try_from(wire), Err(WireError::Missing { field: "role" }));
         let mut wire = v1::Hold::from(hold());
-        wire.scope = Some(v1::Scope { reach: Some(v1::scope::Reach::Fleet(false)) });
+        wire.scope = Some(v1::Scope {
+            reach: Some(v1::scope::Reach::Fleet(false)),
+        });
         assert_eq!(Hold::try_from(wire), Err(WireError::Missing { field: "scope" }));
         let mut wire = v1::Hold::from(hold());
         wire.slice = "../etc".into();
-        assert!(matches!(Hold::try_from(wire), Err(WireError::Id { field: "slice", .. })));
+        assert!(matches!(
+            Hold::try_from(wire),
+            Err(WireError::Id { field: "slice", .. })
+        ));
         let mut wire = v1::Hold::from(hold());
         wire.reason = "x".repeat(1_001);
-        assert!(matches!(Hold::try_from(wire), Err(WireError::TooLong { field: "reason", .. })));
+        assert!(matches!(
+            Hold::try_from(wire),
+            Err(WireError::TooLong { field: "reason", .. })
+        ));
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask …`: what a developer of Redbutton types. `test` runs everything, `lint` what needs no
 //! privilege, `bench` measures, `demo` tells the story on this machine's real kernel.
 //!
-//! Map: one module for each subcommand ([`test`], [`lint`], [`bench`], [`demo`]); [`isolate`] runs one command
+//! Map: one module for each subcommand ([`mod@test`], [`lint`], [`mod@bench`], [`demo`]); [`isolate`] runs one command
 //! where it cannot reach the machine; [`tools`] installs what is missing; [`workspace`] knows where things lie.
 //! It depends on none of our crates and on no runtime: it must build in seconds, before anything else does.
 

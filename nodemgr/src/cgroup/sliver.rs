@@ -28,6 +28,9 @@ pub enum SliverError {
         /// As it was given.
         path: PathBuf,
     },
+    /// The root. In a cgroup namespace it looks like any other cgroup, so its files do not tell.
+    #[error("the root of the hierarchy is no sliver")]
+    Root,
     /// There is no such cgroup (any more).
     #[error("cgroup {path} does not exist")]
     Gone {
@@ -77,7 +80,7 @@ impl SliverError {
         match self {
             Self::Gone { .. } => true,
             Self::Open { source, .. } | Self::Io { source, .. } => vanished(source),
-            Self::Climbs { .. } | Self::OtherId { .. } => false,
+            Self::Climbs { .. } | Self::Root | Self::OtherId { .. } => false,
         }
     }
 }
@@ -111,6 +114,9 @@ impl Sliver {
         let clean = normal(path).ok_or_else(|| SliverError::Climbs {
             path: path.to_owned(),
         })?;
+        if clean.as_os_str().is_empty() {
+            return Err(SliverError::Root);
+        }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let directory = match open(&mount.root().join(&clean), flags, Mode::empty()) {
             Ok(directory) => File::from(directory),

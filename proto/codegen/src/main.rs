@@ -29,11 +29,16 @@ fn generate() -> Result<[(PathBuf, Vec<u8>); 2]> {
     files.sort();
     let descriptors = protox::compile(&files, [&proto])?;
     let out = tempfile::tempdir()?;
-    tonic_prost_build::configure().out_dir(out.path()).compile_fds(descriptors.clone())?;
+    tonic_prost_build::configure()
+        .out_dir(out.path())
+        .compile_fds(descriptors.clone())?;
     let code = std::fs::read(out.path().join("redbutton.v1.rs"))?;
     Ok([
         (proto.join("src/gen/redbutton.v1.rs"), code),
-        (proto.join("src/gen/redbutton.v1.bin"), descriptors.encode_to_vec()),
+        (
+            proto.join("src/gen/redbutton.v1.bin"),
+            descriptors.encode_to_vec(),
+        ),
     ])
 }
 

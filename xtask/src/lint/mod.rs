@@ -36,6 +36,7 @@ pub(crate) fn run(workspace: &Workspace) -> Vec<String> {
                 "clippy",
                 "--workspace",
                 "--all-targets",
+                "--keep-going",
                 "--quiet",
                 "--",
                 "-D",
@@ -45,8 +46,9 @@ pub(crate) fn run(workspace: &Workspace) -> Vec<String> {
         }),
         ("documentation", &|| {
             let mut doc = cargo();
-            doc.args(["doc", "--workspace", "--no-deps", "--quiet"])
-                .env("RUSTDOCFLAGS", "-D warnings");
+            doc.args(["doc", "--workspace", "--no-deps", "--keep-going", "--quiet"])
+                // A module's map may name what is private in it; rustdoc then prints the name without a link.
+                .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
             run::loudly(&mut doc).into()
         }),
         ("licences, bans, sources", &|| deny(workspace).into()),
