@@ -1,5 +1,6 @@
 //! `redbutton-nodemgr check`: what this configuration means on this machine. Changes nothing.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use proto::v1::Assurance;
@@ -22,8 +23,9 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     let protect: Vec<PathBuf> = config.protect.iter().map(PathBuf::from).collect();
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let guard = Guard::record(&mount, Path::new("/proc"), own, &protect)?;
-    println!("configuration  valid, hash {}", config.hash());
-    println!(
+    let mut lines = Vec::new();
+    lines.push(format!("configuration  valid, hash {}", config.hash()));
+    lines.push(format!(
         "cgroup2        {}{}",
         mount.root().display(),
         if mount.facts().hybrid {
@@ -31,12 +33,12 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         } else {
             ""
         }
-    );
-    println!(
+    ));
+    lines.push(format!(
         "slivers        {}/{}",
         mount.root().display(),
         config.slivers_root
-    );
+    ));
     for capability in crate::report::kernel_capabilities(mount.facts()) {
         let word = match capability.assurance() {
             Assurance::Exact => "exact",
@@ -44,26 +46,29 @@ pub fn check(config: &Config) -> Result<(), StartError> {
             Assurance::NotEnforced => "not enforced",
             Assurance::Unknown | Assurance::Unspecified => "unknown",
         };
-        println!("{:<14} {word}: {}", capability.name, capability.reason);
+        lines.push(format!("{:<14} {word}: {}", capability.name, capability.reason));
     }
     for home in guard.homes() {
-        println!("spared         /{}: {}", home.path.display(), home.who);
+        lines.push(format!("spared         /{}: {}", home.path.display(), home.who));
     }
     let found = adopt::scan(&config.adopt, |pattern| cgroup::find(&mount, pattern));
     for (path, slice) in &found.matches {
         match (guard.check_adoption(&mount, path), slice) {
-            (Ok(_), Ok(slice)) => println!("adopts         {} as {slice}", path.display()),
-            (Ok(_), Err(why)) => println!(
+            (Ok(_), Ok(slice)) => lines.push(format!("adopts         {} as {slice}", path.display())),
+            (Ok(_), Err(why)) => lines.push(format!(
                 "refuses        {}: its name gives no slice: {why}",
                 path.display()
-            ),
-            (Err(refusal), _) => println!("refuses        {}: {refusal}", path.display()),
+            )),
+            (Err(refusal), _) => lines.push(format!("refuses        {}: {refusal}", path.display())),
         }
     }
     for path in &found.only_v1 {
         if let Err(refusal) = guard.check_adoption(&mount, path) {
-            println!("refuses        {}: {refusal}", path.display());
+            lines.push(format!("refuses        {}: {refusal}", path.display()));
         }
     }
+    lines.push(String::new());
+    // Whoever closed the pipe has read enough.
+    let _ = std::io::stdout().write_all(lines.join("\n").as_bytes());
     Ok(())
 }
