@@ -304,6 +304,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_deploy_is_a_configuration() {
+        let config = parse(include_str!("../../deploy/controller.toml"));
+        assert!(config.is_ok(), "{config:?}");
+    }
+
+    #[test]
     fn an_empty_file_is_the_default() {
         let config = parse("").expect("defaults");
         assert_eq!(config.people.listen.port(), 7443);

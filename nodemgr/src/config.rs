@@ -304,6 +304,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_deploy_is_a_configuration() {
+        let config = parse(include_str!("../../deploy/nodemgr.toml"));
+        assert!(config.is_ok(), "{config:?}");
+    }
+
+    #[test]
     fn nothing_configured_is_the_defaults() {
         assert_eq!(parse("").expect("empty"), Config::default());
     }
