@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use link::ListenConfig;
 use proto::{DAEMON_PORT, PEOPLE_PORT};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::fleet::FleetConfig;
 
@@ -17,8 +17,10 @@ pub struct Config {
     /// What `init` made: CA, certificate, key, database.
     pub state: PathBuf,
     /// The port for people.
+    #[serde(deserialize_with = "people")]
     pub people: Listener,
     /// The port for daemons.
+    #[serde(deserialize_with = "daemons")]
     pub daemons: Listener,
     /// Links to nodes.
     pub nodes: Nodes,
@@ -27,8 +29,7 @@ pub struct Config {
 }
 
 /// A port.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone)]
 pub struct Listener {
     /// `[::]:7443` takes IPv4 peers as well; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -38,6 +39,24 @@ pub struct Listener {
     pub handshake_deadline_ms: u64,
     /// Connections of one identity; one more cuts the oldest.
     pub max_per_identity: usize,
+}
+
+/// A listener's section as written. What it leaves out depends on which of the two it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    listen: Option<SocketAddr>,
+    max_handshakes: Option<usize>,
+    handshake_deadline_ms: Option<u64>,
+    max_per_identity: Option<usize>,
+}
+
+fn people<'de, D: Deserializer<'de>>(section: D) -> Result<Listener, D::Error> {
+    Ok(Listener::people().with(&Section::deserialize(section)?))
+}
+
+fn daemons<'de, D: Deserializer<'de>>(section: D) -> Result<Listener, D::Error> {
+    Ok(Listener::daemons().with(&Section::deserialize(section)?))
 }
 
 /// Links to nodes.
@@ -68,24 +87,41 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             state: PathBuf::from("/var/lib/redbutton/controller"),
-            people: Listener::at(PEOPLE_PORT),
-            daemons: Listener {
-                max_per_identity: 4,
-                ..Listener::at(DAEMON_PORT)
-            },
+            people: Listener::people(),
+            daemons: Listener::daemons(),
             nodes: Nodes::default(),
             log: Log::default(),
         }
     }
 }
 
-impl Default for Listener {
-    fn default() -> Self {
-        Self::at(0)
-    }
-}
-
 impl Listener {
+    fn people() -> Self {
+        Self::at(PEOPLE_PORT)
+    }
+
+    fn daemons() -> Self {
+        Self {
+            max_per_identity: 4,
+            ..Self::at(DAEMON_PORT)
+        }
+    }
+
+    fn with(self, section: &Section) -> Self {
+        let Section {
+            listen,
+            max_handshakes,
+            handshake_deadline_ms,
+            max_per_identity,
+        } = *section;
+        Self {
+            listen: listen.unwrap_or(self.listen),
+            max_handshakes: max_handshakes.unwrap_or(self.max_handshakes),
+            handshake_deadline_ms: handshake_deadline_ms.unwrap_or(self.handshake_deadline_ms),
+            max_per_identity: max_per_identity.unwrap_or(self.max_per_identity),
+        }
+    }
+
     fn at(port: u16) -> Self {
         let ListenConfig {
             backlog: _,
@@ -347,5 +383,9 @@ mod tests {
             ListenConfig::default().max_handshakes
         );
         assert_eq!(config.daemons.listen.port(), 7444);
+        let config = parse("[people]\nmax_handshakes = 9\n[daemons]\nmax_handshakes = 9\n").expect("good");
+        assert_eq!(config.people.listen.port(), 7443);
+        assert_eq!(config.daemons.listen.port(), 7444);
+        assert_eq!(config.daemons.max_per_identity, 4);
     }
 }
