@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, Option<&[&str]>)] = &[
         ]),
     ),
     ("redbutton-cli", Some(&["redbutton-proto", "redbutton-audit"])),
+    ("redbutton-lab", Some(&[])),
     ("redbutton-hw-tests", None),
     ("xtask", Some(&[])),
 ];
