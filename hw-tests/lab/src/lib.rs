@@ -4,3 +4,4 @@
 //! Std threads and blocking I/O, no runtime. Everything is waited for by condition with a cap, and everything that
 //! was started ends when its owner is dropped.
 
+pub mod console;
