@@ -93,6 +93,7 @@ impl Console {
             }),
             changed: Condvar::new(),
             typing: Mutex::new(()),
+            commands: Mutex::new(()),
         });
         let (ender, watch) = end_and_watch().context("pipe")?;
         // The first try is here, so that a guest that is there is connected when this returns.
@@ -225,7 +226,6 @@ impl Console {
         Ok(())
     }
 
-    #[allow(dead_code, reason = "the fronts follow")]
     pub(super) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
@@ -249,6 +249,8 @@ pub(super) struct Hub {
     changed: Condvar,
     /// Held while typing, so that the lines of two do not mix. Never taken by the drain.
     typing: Mutex<()>,
+    /// Held by a shell while its command runs: two on one port would find each other's output in theirs.
+    commands: Mutex<()>,
 }
 
 struct State {
@@ -286,6 +288,10 @@ impl Hub {
         state.ring_bells();
         drop(state);
         self.changed.notify_all();
+    }
+
+    pub(super) fn one_command(&self) -> MutexGuard<'_, ()> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn end(&self) -> u64 {
@@ -381,7 +387,6 @@ impl Hub {
         Ok(())
     }
 
-    #[allow(dead_code, reason = "the fronts follow")]
     /// Types what the guest takes at once; the rest is lost, as on a serial line without flow control. For fronts,
     /// whose threads must not wait for a guest that hangs.
     pub(super) fn offer(&self, bytes: &[u8]) {

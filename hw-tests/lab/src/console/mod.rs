@@ -18,11 +18,20 @@
 //! What it does not do: it does not know whether a login is needed, and holds no terminal state (no cursor, no
 //! colours). QEMU serves one client for each chardev: a second hub on the same path is silently deaf.
 
+mod client;
+mod com_port;
+mod faults;
+mod front;
 mod hub;
 mod ring;
+mod shell;
 mod subscription;
+mod telnet;
 pub mod text;
 mod wake;
 
+pub use faults::Faults;
+pub use front::{BreakHook, Front, Pty, pty, raw, telnet, unix};
 pub use hub::{Console, KEPT, LOG_BOUND, Line, Offset};
+pub use shell::{Output, Shell};
 pub use subscription::{Chunk, Subscription};
