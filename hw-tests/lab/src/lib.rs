@@ -5,3 +5,5 @@
 //! was started ends when its owner is dropped.
 
 pub mod console;
+pub mod mail;
+mod wake;

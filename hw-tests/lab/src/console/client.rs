@@ -13,7 +13,7 @@ use nix::poll::PollFlags;
 use super::front::Shared;
 use super::subscription::Subscription;
 use super::telnet::Telnet;
-use super::wake::{Watch, wait};
+use crate::wake::{Watch, wait};
 
 /// How much is taken from the hub at once: what is lost to a slow client is what waits there, not here.
 const PIECE: usize = 4096;

@@ -31,7 +31,7 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use super::client::{Client, Dialect};
 use super::faults::Faults;
 use super::hub::{Console, Hub};
-use super::wake::{Ender, Watch, end_and_watch, wait};
+use crate::wake::{Ender, Watch, end_and_watch, wait};
 
 /// How many clients one front serves; more are sent away at once.
 const CLIENT_BOUND: usize = 32;

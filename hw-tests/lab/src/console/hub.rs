@@ -17,7 +17,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use super::ring::Ring;
 use super::subscription::{Chunk, Subscription};
 use super::text;
-use super::wake::{Ender, Watch, end_and_watch, wait};
+use crate::wake::{Ender, Watch, end_and_watch, wait};
 
 /// How much of a console is kept in memory: about four seconds of a guest that prints as fast as it can.
 pub const KEPT: usize = 1 << 20;

@@ -28,7 +28,6 @@ mod shell;
 mod subscription;
 mod telnet;
 pub mod text;
-mod wake;
 
 pub use faults::Faults;
 pub use front::{BreakHook, Front, Pty, pty, raw, telnet, unix};

@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 use nix::sys::eventfd::EventFd;
 
 use super::hub::{Hub, Offset};
-use super::wake::wait;
+use crate::wake::wait;
 
 /// What came next: never empty when returned by [`Subscription::read`].
 #[derive(Debug, Clone, PartialEq, Eq)]
