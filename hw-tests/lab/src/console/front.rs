@@ -9,6 +9,7 @@
 //! - What a client types is offered: if the guest takes no more, it is lost.
 //! - Several clients may read and type at once, as real console servers allow.
 //! - A front ends with its clients when dropped; its threads are joined.
+//! - A client sees what the guest says after it was admitted, a moment after it connected: see [`Front::clients`].
 //!
 //! What it does not do: no login, no encryption, no scroll-back for a client that comes later.
 
@@ -86,7 +87,7 @@ impl Shared {
 /// # Errors
 /// If there are no descriptors or threads left.
 pub fn telnet(console: &Console, listener: TcpListener) -> Result<Front> {
-    Front::open(console, Door::Tcp(listener), Dialect::Telnet)
+    Front::open(console, Door::Tcp(listener), Dialect::Telnet, None)
 }
 
 /// Plain bytes over TCP: a terminal server's raw port, or what a simulated BMC takes its SOL from.
@@ -94,7 +95,7 @@ pub fn telnet(console: &Console, listener: TcpListener) -> Result<Front> {
 /// # Errors
 /// As [`telnet`].
 pub fn raw(console: &Console, listener: TcpListener) -> Result<Front> {
-    Front::open(console, Door::Tcp(listener), Dialect::Plain)
+    Front::open(console, Door::Tcp(listener), Dialect::Plain, None)
 }
 
 /// Plain bytes over a unix socket, which is made at `path` and removed at the end.
@@ -103,7 +104,7 @@ pub fn raw(console: &Console, listener: TcpListener) -> Result<Front> {
 /// If the socket cannot be made; as [`telnet`].
 pub fn unix(console: &Console, path: &Path) -> Result<Front> {
     let listener = UnixListener::bind(path).with_context(|| format!("bind {}", path.display()))?;
-    let mut front = Front::open(console, Door::Unix(listener), Dialect::Plain)?;
+    let mut front = Front::open(console, Door::Unix(listener), Dialect::Plain, None)?;
     front.path = Some(path.to_owned());
     Ok(front)
 }
@@ -124,7 +125,7 @@ pub fn pty(console: &Console) -> Result<Pty> {
     let mut termios = tcgetattr(&slave).context("read the pty's mode")?;
     cfmakeraw(&mut termios);
     tcsetattr(&slave, SetArg::TCSANOW, &termios).context("set the pty raw")?;
-    let front = Front::open(console, Door::Pty(Some(OwnedFd::from(master))), Dialect::Plain)?;
+    let front = Front::open(console, Door::Shut, Dialect::Plain, Some(OwnedFd::from(master)))?;
     Ok(Pty {
         front,
         path,
@@ -157,7 +158,8 @@ impl Pty {
 }
 
 impl Front {
-    fn open(console: &Console, door: Door, dialect: Dialect) -> Result<Self> {
+    /// `first` is a client that is there already: it sees all from now on.
+    fn open(console: &Console, door: Door, dialect: Dialect, first: Option<OwnedFd>) -> Result<Self> {
         let (ender, watch) = end_and_watch().context("pipe")?;
         let address = door.address()?;
         nonblocking(door.as_fd()).context("set the listener non-blocking")?;
@@ -167,11 +169,12 @@ impl Front {
             clients: AtomicUsize::new(0),
             on_break: Mutex::new(None),
         });
+        let first = first.map(|fd| admit(&shared, &watch, fd, dialect)).transpose()?;
         let thread = Builder::new()
             .name(format!("{dialect:?} of {}", console.name()))
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || serve(&shared, &watch, door, dialect)
+                move || serve(&shared, &watch, &door, dialect, first)
             })
             .context("start the door thread")?;
         Ok(Self {
@@ -225,18 +228,19 @@ impl Drop for Front {
     }
 }
 
-/// Where clients come from. A terminal is its own one client.
+/// Where clients come from.
 enum Door {
     Tcp(TcpListener),
     Unix(UnixListener),
-    Pty(Option<OwnedFd>),
+    /// A terminal has one client for ever.
+    Shut,
 }
 
 impl Door {
     fn address(&self) -> Result<Option<SocketAddr>> {
         match self {
             Self::Tcp(listener) => Ok(Some(listener.local_addr().context("the listener's address")?)),
-            Self::Unix(_) | Self::Pty(_) => Ok(None),
+            Self::Unix(_) | Self::Shut => Ok(None),
         }
     }
 
@@ -244,15 +248,15 @@ impl Door {
         match self {
             Self::Tcp(listener) => Some(listener.as_fd()),
             Self::Unix(listener) => Some(listener.as_fd()),
-            Self::Pty(master) => master.as_ref().map(AsFd::as_fd),
+            Self::Shut => None,
         }
     }
 
-    fn client(&mut self) -> Option<OwnedFd> {
+    fn client(&self) -> Option<OwnedFd> {
         match self {
             Self::Tcp(listener) => listener.accept().ok().map(|(stream, _)| at_once(stream).into()),
             Self::Unix(listener) => listener.accept().ok().map(|(stream, _)| stream.into()),
-            Self::Pty(master) => master.take(),
+            Self::Shut => None,
         }
     }
 }
@@ -271,14 +275,18 @@ fn nonblocking(fd: Option<BorrowedFd<'_>>) -> Result<()> {
     Ok(())
 }
 
-fn serve(shared: &Arc<Shared>, watch: &Watch, mut door: Door, dialect: Dialect) {
-    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+fn serve(shared: &Arc<Shared>, watch: &Watch, door: &Door, dialect: Dialect, first: Option<JoinHandle<()>>) {
+    let mut threads = Vec::from_iter(first);
     loop {
         let fd = door.client();
         let came = fd.is_some();
         threads.retain(|thread| !thread.is_finished());
-        threads.extend(fd.and_then(|fd| admit(shared, watch, fd, dialect)));
-        // A terminal that has been given out: only the end is left to wait for.
+        // One that cannot be served (too many, no descriptors) is sent away: real console servers do no better.
+        let room = shared.clients.load(Ordering::SeqCst) < CLIENT_BOUND;
+        threads.extend(
+            fd.filter(|_| room)
+                .and_then(|fd| admit(shared, watch, fd, dialect).ok()),
+        );
         let knock = door.as_fd().unwrap_or(watch.as_fd());
         let [ended, knocks] = wait(
             [(watch.as_fd(), PollFlags::POLLIN), (knock, PollFlags::POLLIN)],
@@ -294,15 +302,13 @@ fn serve(shared: &Arc<Shared>, watch: &Watch, mut door: Door, dialect: Dialect) 
     }
 }
 
-/// A client that cannot be served (too many, no descriptors) is sent away: a real console server does no better.
-fn admit(shared: &Arc<Shared>, watch: &Watch, fd: OwnedFd, dialect: Dialect) -> Option<JoinHandle<()>> {
-    if shared.clients.load(Ordering::SeqCst) >= CLIENT_BOUND {
-        return None;
-    }
-    nonblocking(Some(fd.as_fd())).ok()?;
-    let client = Client::new(Arc::clone(shared), fd, dialect).ok()?;
+fn admit(shared: &Arc<Shared>, watch: &Watch, fd: OwnedFd, dialect: Dialect) -> Result<JoinHandle<()>> {
+    nonblocking(Some(fd.as_fd()))?;
+    let client = Client::new(Arc::clone(shared), fd, dialect)?;
     let watch = watch.clone();
-    Builder::new().spawn(move || client.serve(&watch)).ok()
+    Builder::new()
+        .spawn(move || client.serve(&watch))
+        .context("start a client's thread")
 }
 
 #[cfg(test)]
