@@ -1,7 +1,7 @@
 //! The commands of RFC 2217's COM-PORT-OPTION, as the server of a line that runs at any speed. Pure.
 //!
 //! Settings are remembered and told, and change nothing: QEMU's line has no speed. Notices go only to a client that
-//! has used the option, masked as it asked (RFC 2217 3: line state 0 and modem state 255 at first).
+//! has agreed to the option, masked as it asked (RFC 2217 3: line state 0 and modem state 255 at first).
 
 const SIGNATURE: u8 = 0;
 const SET_BAUDRATE: u8 = 1;
@@ -41,7 +41,7 @@ pub(super) struct Answer {
 }
 
 pub(super) struct ComPort {
-    used: bool,
+    agreed: bool,
     baud: u32,
     data_size: u8,
     parity: u8,
@@ -60,7 +60,7 @@ pub(super) struct ComPort {
 impl Default for ComPort {
     fn default() -> Self {
         Self {
-            used: false,
+            agreed: false,
             baud: 115_200,
             data_size: 8,
             parity: 1,
@@ -78,9 +78,14 @@ impl Default for ComPort {
 }
 
 impl ComPort {
+    /// What to tell when the option has been agreed for the first time.
+    pub(super) fn agreed(&mut self) -> Option<Vec<Vec<u8>>> {
+        let first = !std::mem::replace(&mut self.agreed, true);
+        first.then(|| self.modem_state(0).into_iter().collect())
+    }
+
     /// `command` is a sub-negotiation without the option's number.
     pub(super) fn receive(&mut self, command: &[u8]) -> Answer {
-        self.used = true;
         let mut answer = Answer::default();
         let Some((&code, value)) = command.split_first() else {
             return answer;
@@ -154,7 +159,7 @@ impl ComPort {
     /// Notices for what happened since the last call.
     pub(super) fn line(&mut self, guest: bool, lost: bool) -> Vec<Vec<u8>> {
         let changed = std::mem::replace(&mut self.guest, guest) != guest;
-        if !self.used {
+        if !self.agreed {
             return Vec::new();
         }
         let modem = changed

@@ -31,14 +31,20 @@ const SUB_BOUND: usize = 64;
 pub(super) struct Telnet {
     state: State,
     sub: Vec<u8>,
-    /// Options that we do, and that the client does.
-    ours: Vec<u8>,
-    theirs: Vec<u8>,
-    /// Our offers that have not been answered: the answer is not to be answered.
-    offered: Vec<u8>,
+    /// What we do, and what the client does.
+    ours: Side,
+    theirs: Side,
     after_cr_in: bool,
     after_cr_out: bool,
     port: ComPort,
+}
+
+/// The options of one side.
+#[derive(Default)]
+struct Side {
+    on: Vec<u8>,
+    /// Proposed by us and not answered yet: the answer is not to be answered.
+    asked: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -69,9 +75,11 @@ impl Telnet {
         let telnet = Self {
             state: State::Data,
             sub: Vec::new(),
-            ours: vec![ECHO, SUPPRESS_GO_AHEAD],
-            theirs: Vec::new(),
-            offered: vec![ECHO, SUPPRESS_GO_AHEAD],
+            ours: Side {
+                on: Vec::new(),
+                asked: vec![ECHO, SUPPRESS_GO_AHEAD],
+            },
+            theirs: Side::default(),
             after_cr_in: false,
             after_cr_out: false,
             port: ComPort::default(),
@@ -137,7 +145,7 @@ impl Telnet {
     /// A carriage return of a client in text mode comes with a NUL or a line feed; a serial line wants it alone.
     fn data(&mut self, byte: u8, out: &mut Received) {
         let after_cr = std::mem::replace(&mut self.after_cr_in, byte == b'\r');
-        if after_cr && matches!(byte, 0 | b'\n') && !self.theirs.contains(&BINARY) {
+        if after_cr && matches!(byte, 0 | b'\n') && !self.theirs.on.contains(&BINARY) {
             return;
         }
         out.data.push(byte);
@@ -151,50 +159,67 @@ impl Telnet {
     }
 
     fn negotiate(&mut self, verb: u8, option: u8, reply: &mut Vec<u8>) {
-        let ask = matches!(verb, WILL | DO);
         let (side, yes, no, known) = match verb {
-            // COM-PORT is announced by the client and done by it; a server that is asked to do it agrees too.
             DO | DONT => (
                 &mut self.ours,
                 WILL,
                 WONT,
-                [BINARY, ECHO, SUPPRESS_GO_AHEAD, COM_PORT].contains(&option),
+                [BINARY, ECHO, SUPPRESS_GO_AHEAD, COM_PORT].as_slice(),
             ),
             _ => (
                 &mut self.theirs,
                 DO,
                 DONT,
-                [BINARY, SUPPRESS_GO_AHEAD, COM_PORT].contains(&option),
+                [BINARY, SUPPRESS_GO_AHEAD, COM_PORT].as_slice(),
             ),
         };
-        let on = side.contains(&option);
-        let was_offer = verb != WILL && verb != WONT && self.offered.contains(&option);
-        if was_offer {
-            self.offered.retain(|offered| *offered != option);
-        }
-        match (ask, on) {
-            (true, false) if known => {
-                side.push(option);
+        let on = side.on.contains(&option);
+        let asked = side.asked.contains(&option);
+        side.asked.retain(|other| *other != option);
+        match (matches!(verb, WILL | DO), on) {
+            (true, false) if asked => side.on.push(option),
+            (true, false) if known.contains(&option) => {
+                side.on.push(option);
                 reply.extend([IAC, yes, option]);
             }
             (true, false) => reply.extend([IAC, no, option]),
             (false, true) => {
-                side.retain(|other| *other != option);
-                if !was_offer {
-                    reply.extend([IAC, no, option]);
-                }
+                side.on.retain(|other| *other != option);
+                reply.extend([IAC, no, option]);
             }
             (true, true) | (false, false) => {}
+        }
+        if self.has_com_port() {
+            self.com_port_agreed(reply);
+        }
+    }
+
+    /// A client announces COM-PORT (WILL); that one asks us to do it is tolerated.
+    fn has_com_port(&self) -> bool {
+        self.ours.on.contains(&COM_PORT) || self.theirs.on.contains(&COM_PORT)
+    }
+
+    /// Who has a serial line wants it as it is: binary both ways. Clients expect the server to propose that, and to
+    /// tell the modem state without being asked (pyserial fails else).
+    fn com_port_agreed(&mut self, reply: &mut Vec<u8>) {
+        let Some(notices) = self.port.agreed() else { return };
+        for (side, verb) in [(&mut self.ours, WILL), (&mut self.theirs, DO)] {
+            if !side.on.contains(&BINARY) {
+                side.asked.push(BINARY);
+                reply.extend([IAC, verb, BINARY]);
+            }
+        }
+        for notice in notices {
+            sub_negotiation(&notice, reply);
         }
     }
 
     fn sub_ended(&mut self, out: &mut Received) {
         let sub = std::mem::take(&mut self.sub);
-        let com_port = self.theirs.contains(&COM_PORT) || self.ours.contains(&COM_PORT);
         let Some((&COM_PORT, command)) = sub.split_first() else {
             return;
         };
-        if sub.len() > SUB_BOUND || !com_port {
+        if sub.len() > SUB_BOUND || !self.has_com_port() {
             return;
         }
         let answer = self.port.receive(command);
@@ -207,7 +232,7 @@ impl Telnet {
 
     /// `bytes` of the guest as they go to the client.
     pub(super) fn encode(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let text = !self.ours.contains(&BINARY);
+        let text = !self.ours.on.contains(&BINARY);
         for &byte in bytes {
             if std::mem::replace(&mut self.after_cr_out, byte == b'\r') && text && byte != b'\n' {
                 out.push(0);

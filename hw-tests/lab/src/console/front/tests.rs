@@ -196,7 +196,8 @@ fn a_com_port_client_is_told_when_the_guest_goes_and_comes() {
     client
         .write_all(&[255, 251, 44, 255, 250, 44, 11, 255, 255, 255, 240])
         .unwrap();
-    assert_eq!(read(&mut client, 3), [255, 253, 44]);
+    assert_eq!(read(&mut client, 9), [255, 253, 44, 255, 251, 0, 255, 253, 0]);
+    assert_eq!(read(&mut client, 7), [255, 250, 44, 107, 0xb0, 255, 240]);
     assert_eq!(read(&mut client, 8), [255, 250, 44, 111, 255, 255, 255, 240]);
     assert_eq!(read(&mut client, 7), [255, 250, 44, 107, 0xb0, 255, 240]);
     std::fs::remove_file(guest.dir.path().join("con")).unwrap();

@@ -8,7 +8,12 @@ fn telnet() -> Telnet {
 
 fn with_com_port() -> Telnet {
     let mut telnet = telnet();
-    assert_eq!(telnet.receive(&[IAC, WILL, COM_PORT]).reply, [IAC, DO, COM_PORT]);
+    let agreed = [
+        &[IAC, DO, COM_PORT, IAC, WILL, BINARY, IAC, DO, BINARY][..],
+        &com(&[107, 0]),
+    ]
+    .concat();
+    assert_eq!(telnet.receive(&[IAC, WILL, COM_PORT]).reply, agreed);
     telnet
 }
 
@@ -59,6 +64,14 @@ fn negotiation_ends() {
     assert_eq!(telnet.receive(&[IAC, DONT, ECHO]).reply, []);
     // A refusal of an offer is not answered either.
     assert_eq!(Telnet::new().0.receive(&[IAC, DONT, ECHO]).reply, []);
+    // Binary was proposed with the serial line's option; each side has its own answer.
+    let mut serial = with_com_port();
+    assert_eq!(serial.receive(&[IAC, DO, COM_PORT]).reply, [IAC, WILL, COM_PORT]);
+    assert_eq!(serial.receive(&[IAC, DONT, BINARY, IAC, WILL, BINARY]).reply, []);
+    assert_eq!(serial.receive(b"\r\n").data, b"\r\n");
+    let mut out = Vec::new();
+    serial.encode(b"\rx", &mut out);
+    assert_eq!(out, b"\r\0x");
     // Terminal type, window size, linemode: no.
     assert_eq!(
         telnet.receive(&[IAC, WILL, 24, IAC, DO, 31]).reply,
@@ -115,8 +128,9 @@ fn com_port_tells_carrier_and_overrun_as_masked() {
         telnet.line(guest, lost, &mut out);
         out
     };
-    // Nothing to a client that has not used it.
-    assert_eq!(line(&mut telnet, true, true), []);
+    // Of lost bytes nothing, until they are asked for; nothing at all to a client without the option.
+    assert_eq!(line(&mut telnet, true, true), com(&[107, 0xbb]));
+    assert_eq!(line(&mut Telnet::new().0, true, true), []);
     assert_eq!(telnet.receive(&com(&[10, 2])).reply, com(&[110, 2]));
     assert_eq!(
         telnet.receive(&com(&[11, 0x88])).reply,
@@ -157,7 +171,7 @@ proptest! {
         cut in 0usize..300,
     ) {
         let whole = with_com_port().receive(&bytes);
-        prop_assert!(whole.reply.len() <= 25 * bytes.len());
+        prop_assert!(whole.reply.len() <= 25 * bytes.len() + 20);
         let (head, tail) = bytes.split_at(cut.min(bytes.len()));
         let mut telnet = with_com_port();
         let (head, tail) = (telnet.receive(head), telnet.receive(tail));
