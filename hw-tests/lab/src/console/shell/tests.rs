@@ -180,8 +180,9 @@ fn kernel_messages_in_between_are_tolerated() {
 fn a_command_that_does_not_end_is_an_error_with_the_tail_and_is_interrupted() {
     let guest = Guest::start(&["/bin/sh", "-i"], None);
     let shell = Shell::new(&guest.console);
+    shell.check("true", CAP).unwrap();
     let error = shell
-        .run("echo started; sleep 1000", Duration::from_secs(1))
+        .run("echo started; sleep 1000", Duration::from_secs(3))
         .unwrap_err();
     let error = format!("{error:#}");
     assert!(
