@@ -7,3 +7,4 @@
 pub mod console;
 pub mod mail;
 mod wake;
+pub mod machine;
