@@ -37,6 +37,8 @@ pub enum Restart {
     None,
     /// `systemctl reboot` and `systemctl poweroff`.
     Systemd,
+    /// `reboot` and `poweroff` of another init: sysvinit, OpenRC, busybox.
+    Init,
 }
 
 /// Bounds of a kill.
