@@ -4,24 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::machine::{Accel, Boot, Config, Guest, unable};
+use lab::machine::{Boot, Config, Guest, unable};
 
 const CAP: Duration = Duration::from_secs(60);
 
 fn config(folder: &Path, boot: Option<Boot>) -> Config {
     Config {
-        name: "bare".into(),
-        folder: folder.to_owned(),
         boot,
-        memory: 32,
-        cpus: 1,
-        disks: vec![],
-        nics: vec![],
-        serials: 1,
-        watchdog: false,
-        erst: None,
         off: true,
-        accel: Accel::Tcg,
+        ..Config::bare("bare", folder)
     }
 }
 

@@ -73,6 +73,25 @@ pub struct Config {
 }
 
 impl Config {
+    /// A guest with a serial port and nothing else, running in software.
+    #[must_use]
+    pub fn bare(name: &str, folder: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            boot: None,
+            memory: 32,
+            cpus: 1,
+            disks: vec![],
+            nics: vec![],
+            serials: 1,
+            watchdog: false,
+            erst: None,
+            off: false,
+            accel: Accel::Tcg,
+        }
+    }
+
     /// The socket of serial port `index`.
     #[must_use]
     pub fn serial(&self, index: u32) -> PathBuf {
@@ -192,18 +211,8 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            name: "planet1".into(),
-            folder: "/tmp/a,b".into(),
-            boot: None,
-            memory: 256,
-            cpus: 1,
-            disks: vec![],
-            nics: vec![],
             serials: 2,
-            watchdog: false,
-            erst: None,
-            off: false,
-            accel: Accel::Tcg,
+            ..Config::bare("planet1", Path::new("/tmp/a,b"))
         }
     }
 

@@ -10,6 +10,7 @@
 //! QEMU stays for all of it, so sockets of the console and the network card stay too, as those of a real machine's
 //! BMC do. Dropping a [`Guest`] ends QEMU by its id. What the guest itself says is read through its serial ports.
 
+mod accel;
 mod config;
 mod qmp;
 
