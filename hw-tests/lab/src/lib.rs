@@ -7,4 +7,5 @@
 pub mod console;
 pub mod mail;
 mod wake;
+pub mod hog;
 pub mod machine;
