@@ -9,3 +9,4 @@ pub mod mail;
 mod wake;
 pub mod hog;
 pub mod machine;
+pub mod net;
