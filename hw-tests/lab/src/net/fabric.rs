@@ -410,3 +410,6 @@ fn flip(frame: &mut [u8], random: u64) {
     let bit = usize::try_from(random % (body.len() as u64 * 8)).unwrap_or(0);
     body[bit / 8] ^= 1 << (bit % 8);
 }
+
+#[cfg(test)]
+mod tests;

@@ -539,6 +539,9 @@ impl Drop for Net {
 fn set_up_host(space: &Space) -> Result<fs::File> {
     let name = HOST_INTERFACE;
     let tap = space.enter(|| sys::open_tap(name))??;
+    // Before it is up, else it takes a second to see whether its addresses are its own. Without IPv6 there is no such file.
+    let conf = format!("net/ipv6/conf/{name}");
+    let ipv6 = space.sysctl(&format!("{conf}/accept_dad"), "0")?;
     let (mac, prefix, router, router_mac) = (
         plan::mac(0, plan::HOST),
         plan::PREFIX,
@@ -552,8 +555,9 @@ fn set_up_host(space: &Space) -> Result<fs::File> {
          neighbour add {router} lladdr {router_mac} dev {name} nud permanent\n\
          route add 10.77.0.0/16 via {router}\n"
     ))?;
-    // A kernel without IPv6 has neither.
-    if space.sysctl(&format!("net/ipv6/conf/{name}/accept_dad"), "0")? {
+    if ipv6 {
+        // Nobody would answer its search for a router.
+        space.sysctl(&format!("{conf}/router_solicitations"), "0")?;
         let (prefix, router) = (plan::PREFIX6, plan::router_ip6(0));
         space.ip(&format!(
             "address add {HOST6}/{prefix} dev {name} nodad\n\
