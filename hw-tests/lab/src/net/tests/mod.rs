@@ -35,13 +35,26 @@ fn bad_names_and_doubles_are_refused() {
 }
 
 #[test]
+fn a_net_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Net>();
+}
+
+#[test]
 fn nothing_is_left_behind() {
     let Some((net, folder)) = net(&["a"]) else { return };
     let socket = net.port("a", "n1").unwrap().socket;
     let path = net.netns_path();
     assert!(socket.exists() && path.exists());
-    // Names are global to a mount namespace: one of this process's own.
-    let name = format!("lab-test-{}", std::process::id());
+    // /run may be shared with other runs, where process ids are not unique: the folder's name is.
+    let unique = folder
+        .path()
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .replace('.', "");
+    let name = format!("lab-test-{unique}");
     let place = Path::new("/run/netns").join(&name);
     net.name_it(&name).unwrap();
     assert!(net.name_it(&name).is_err(), "the name is taken");
