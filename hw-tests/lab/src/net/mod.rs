@@ -18,8 +18,8 @@
 //! frame depends on the seed only. When [`Net`] is dropped the thread, the sockets and the names are gone; the capture
 //! stays.
 //!
-//! The parts: [`plan`] (who has which address), [`frame`] and [`router`], [`impair`] (one link), [`fabric`] (all of them
-//! together) and [`stream`] decide without I/O; [`space`], [`sys`], [`capture`] and [`forwarder`] do it.
+//! The parts: `plan` (who has which address), `frame` and `router`, `impair` (one link), `fabric` (all of them
+//! together) and `stream` decide without I/O; `space`, `sys`, `capture` and `forwarder` do it.
 //!
 //! What it does not do: DHCP, router advertisements, fragmentation, IPv4 beyond 10.77.0.0/16, the outside world, line
 //! rates (tens of thousands of packets a second).
