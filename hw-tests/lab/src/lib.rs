@@ -10,3 +10,4 @@ mod wake;
 pub mod hog;
 pub mod machine;
 pub mod net;
+pub mod image;
