@@ -191,6 +191,10 @@ const LIBRARY_FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linu
 /// Bytes of the state disk.
 const DISK: u64 = 256 << 20;
 
+/// Debian 12's defaults, written out since this machine's `/etc/mke2fs.conf` may say something else, and the quotas.
+const DISK_FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,\
+    sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum,quota,project";
+
 /// Everything that decides what is built, but for the packages' versions.
 pub(super) fn recipe() -> String {
     format!(
@@ -337,22 +341,24 @@ fn disk(path: &Path) -> Result<()> {
         .with_context(|| format!("set the length of {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).context("set the mode of the disk")?;
     let uuid = "6c616200-6469-736b-8000-000000000001";
-    let extended = format!("quotatype=prjquota,hash_seed={uuid},root_owner=0:0,lazy_itable_init=0,nodiscard");
+    let extended =
+        format!("quotatype=prjquota,hash_seed={uuid},root_owner=0:0,assume_storage_prezeroed=1,nodiscard");
     let mut mke2fs = Command::new("mke2fs");
     mke2fs.args([
         "-q",
         "-F",
         "-t",
         "ext4",
+        "-b",
+        "4096",
+        "-I",
+        "256",
         "-L",
         "lab-state",
         "-U",
         uuid,
-        "-O",
-        "quota,project",
-        "-E",
-        &extended,
     ]);
+    mke2fs.args(["-O", DISK_FEATURES, "-E", &extended]);
     // e2fsprogs writes this as every time there is, so that two disks are the same.
     apt::run(
         mke2fs
