@@ -7,6 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// An archive's list of packages, below its suite.
+const INDEX: &str = "main/binary-amd64/Packages";
+
 /// A package as apt would fetch it now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Package {
@@ -20,6 +23,16 @@ pub(super) struct Package {
     file: String,
 }
 
+/// Marks an error of apt's that fresh lists may heal.
+#[derive(Debug)]
+pub(super) struct OldLists;
+
+impl std::fmt::Display for OldLists {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("apt's lists may be missing or old")
+    }
+}
+
 /// Runs a command to its end; its output on success, its words on failure.
 pub(super) fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
@@ -29,8 +42,10 @@ pub(super) fn run(command: &mut Command) -> Result<String> {
         .with_context(|| format!("start {name}"))?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        let (args, status) = (command.get_args().collect::<Vec<_>>(), output.status);
-        bail!("{name} {args:?}: {status}: {}", words.trim());
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        // A list of two hundred packages says nothing.
+        let args: String = args.join(" ").chars().take(200).collect();
+        bail!("{name} {args}: {}: {}", output.status, words.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -91,33 +106,68 @@ fn parse_uri(line: &str) -> Result<Package> {
     parsed.with_context(|| format!("apt-get --print-uris: expected URI, file, size, SHA256, got {line:?}"))
 }
 
-/// What a package depends on whose name starts so: a metapackage leads to the kernel proper.
+/// The names of all packages that these need on an empty machine, these among them; apt's patterns (`?essential`) and
+/// `NAME-` (rather not this one) are understood. What is only recommended stays out.
 ///
 /// # Errors
-/// When there is none.
-pub(super) fn dependency(name: &str, prefix: &str) -> Result<String> {
-    let text = run(Command::new("apt-cache").args(["depends", "--important", name]))?;
-    let names = text
+/// As [`resolve`].
+pub(super) fn closure(names: &[&str]) -> Result<Vec<String>> {
+    let nothing = tempfile::NamedTempFile::new().context("make a temporary file")?;
+    let mut command = apt_get(Path::new("/"));
+    for state in ["Dir::State::status", "Dir::State::extended_states"] {
+        command
+            .arg("-o")
+            .arg(format!("{state}={}", nothing.path().display()));
+    }
+    command
+        .args(["-y", "--no-install-recommends", "--print-uris", "install"])
+        .args(names);
+    let text = run(&mut command).context(OldLists)?;
+    let files = text
+        .lines()
+        .filter(|line| line.starts_with('\''))
+        .filter_map(|line| line.split(' ').nth(1));
+    Ok(files
+        .map(|file| file.split('_').next().unwrap_or(file).to_owned())
+        .collect())
+}
+
+/// The package of the current cloud kernel, to which its metapackage leads.
+///
+/// # Errors
+/// When apt does not know it.
+pub(super) fn kernel() -> Result<String> {
+    let meta = "linux-image-cloud-amd64";
+    let text = run(Command::new("apt-cache").args(["depends", "--important", meta])).context(OldLists)?;
+    let mut names = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "));
-    let found = names.into_iter().find(|used| used.starts_with(prefix));
+    let found = names.find(|used| used.starts_with("linux-image-"));
     Ok(found
-        .with_context(|| format!("{name} depends on no {prefix}*"))?
+        .with_context(|| format!("{meta} depends on no kernel"))?
         .to_owned())
 }
 
-/// Fetches packages into a folder and unpacks them into another.
+/// Fetches the files of packages into a folder.
 ///
 /// # Errors
-/// When a version is no longer to be had (apt's lists are old), or does not unpack.
-pub(super) fn unpack(packages: &[Package], files: &Path, into: &Path) -> Result<()> {
-    for folder in [files, into] {
-        fs::create_dir_all(folder).with_context(|| format!("make folder {}", folder.display()))?;
-    }
+/// When a version is no longer to be had (apt's lists are old).
+pub(super) fn fetch(packages: &[Package], files: &Path) -> Result<()> {
+    fs::create_dir_all(files).with_context(|| format!("make folder {}", files.display()))?;
     let exact = packages
         .iter()
         .map(|package| format!("{}={}", package.name, package.version));
-    run(apt_get(files).arg("download").args(exact))?;
+    run(apt_get(files).arg("download").args(exact))
+        .map(drop)
+        .context(OldLists)
+}
+
+/// Unpacks fetched packages over each other.
+///
+/// # Errors
+/// When one is not there or does not unpack.
+pub(super) fn unpack(packages: &[Package], files: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("make folder {}", into.display()))?;
     for package in packages {
         run(Command::new("dpkg-deb")
             .arg("-x")
@@ -125,6 +175,43 @@ pub(super) fn unpack(packages: &[Package], files: &Path, into: &Path) -> Result<
             .arg(into))?;
     }
     Ok(())
+}
+
+/// Makes an archive for `debootstrap` of fetched packages: `files` is its `pool`, beside it come its indexes. Not
+/// signed: apt has checked these files already.
+///
+/// # Errors
+/// When a package cannot be read, or the indexes not be written.
+pub(super) fn archive(packages: &[Package], files: &Path, suite: &str) -> Result<()> {
+    let top = files.parent().context("a pool at the root")?;
+    let pool = files
+        .file_name()
+        .context("a pool without a name")?
+        .to_string_lossy()
+        .into_owned();
+    let mut index = String::new();
+    for Package { file, digest, .. } in packages {
+        let path = files.join(file);
+        let size = fs::metadata(&path)
+            .with_context(|| format!("stat {}", path.display()))?
+            .len();
+        let facts = run(Command::new("dpkg-deb").arg("--field").arg(&path))?;
+        index.push_str(&format!(
+            "{}\nFilename: {pool}/{file}\nSize: {size}\nSHA256: {digest}\n\n",
+            facts.trim_end()
+        ));
+    }
+    let release = format!(
+        "Suite: {suite}\nCodename: {suite}\nComponents: main\nArchitectures: amd64\nSHA256:\n {} {} {INDEX}\n",
+        super::store::digest(&index),
+        index.len()
+    );
+    let folder = top.join("dists").join(suite);
+    let at = folder.join(INDEX);
+    fs::create_dir_all(folder.join("main/binary-amd64"))
+        .with_context(|| format!("make {}", folder.display()))?;
+    fs::write(&at, index).with_context(|| format!("write {}", at.display()))?;
+    fs::write(folder.join("Release"), release).with_context(|| format!("write {}/Release", folder.display()))
 }
 
 #[cfg(test)]

@@ -111,6 +111,11 @@ impl Archive {
         Ok(self)
     }
 
+    /// What was put into it, sorted, without `/` in front.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
     /// Whether something was put at this path.
     pub fn has(&self, path: &str) -> bool {
         self.entries.contains_key(&clean(path))
@@ -169,7 +174,8 @@ fn clean(path: &str) -> String {
 /// A folder that nobody added. The kernel sets the mode of a folder that exists already, so an appended archive with
 /// a file in `/tmp` or `/root` would change these; hence the modes that they have in the image.
 fn implied(path: &str) -> Entry {
-    let mode = match path {
+    // A full guest's files come below `overlay/` (`guest/full/init`).
+    let mode = match path.strip_prefix("overlay/").unwrap_or(path) {
         "root" | "root/.ssh" => 0o700,
         "tmp" | "var/tmp" => 0o1777,
         _ => 0o755,

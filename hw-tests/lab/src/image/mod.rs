@@ -16,6 +16,7 @@
 mod apt;
 pub mod cpio;
 mod elf;
+mod full;
 mod modules;
 mod small;
 mod store;
@@ -126,7 +127,10 @@ pub fn build(cache: &Path, kind: Kind, say: &mut dyn FnMut(&str)) -> Result<Imag
     let builder = store::Builder::wait(cache, kind, say)?;
     let recipe = recipe(kind);
     let attempt = |say: &mut dyn FnMut(&str)| {
-        let packages = packages(kind)?;
+        let packages = match kind {
+            Kind::Small => small::packages(),
+            Kind::Full => full::packages(),
+        }?;
         let lines = packages
             .iter()
             .map(|p| format!("{} {} {}\n", p.name, p.version, p.digest));
@@ -137,19 +141,22 @@ pub fn build(cache: &Path, kind: Kind, say: &mut dyn FnMut(&str)) -> Result<Imag
         );
         let folder = builder.image(&recipe, &manifest, |folder| match kind {
             Kind::Small => small::make(&packages, folder, say),
-            Kind::Full => bail!("the full image is not there yet"),
+            Kind::Full => full::make(&packages, folder, say),
         })?;
         Image::open(kind, folder)
     };
     let first = match attempt(say) {
-        Err(error) => error,
-        made => return made,
+        Err(error) if error.is::<apt::OldLists>() => error,
+        done => return done,
     };
     say(&format!("{first:#}"));
-    say("apt's lists may be missing or old: apt-get update");
+    say("apt-get update");
     let second = apt::update().and_then(|()| attempt(say));
     second.or_else(|error| {
-        let old = find_in(cache, kind).map_err(|_| error)?;
+        let Ok(old) = find_in(cache, kind) else {
+            return Err(error);
+        };
+        say(&format!("{error:#}"));
         say("going on with the image that is there");
         Ok(old)
     })
@@ -159,18 +166,6 @@ pub fn build(cache: &Path, kind: Kind, say: &mut dyn FnMut(&str)) -> Result<Imag
 fn recipe(kind: Kind) -> String {
     match kind {
         Kind::Small => store::digest(&small::recipe()),
-        Kind::Full => store::digest("full"),
-    }
-}
-
-fn packages(kind: Kind) -> Result<Vec<apt::Package>> {
-    match kind {
-        Kind::Small => {
-            let kernel = apt::dependency("linux-image-cloud-amd64", "linux-image-")?;
-            let mut names: Vec<String> = small::PACKAGES.iter().map(|name| (*name).to_owned()).collect();
-            names.push(kernel);
-            apt::resolve(&names)
-        }
-        Kind::Full => bail!("the full image is not there yet"),
+        Kind::Full => store::digest(&full::recipe()),
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +16,7 @@ use super::{elf, modules, store};
 const VERSION: u32 = 1;
 
 /// All but the kernel.
-pub(super) const PACKAGES: [&str; 25] = [
+const PACKAGES: [&str; 25] = [
     "busybox-static",
     "dropbear-bin",
     "e2fsprogs",
@@ -132,16 +131,17 @@ const MODULES: [&str; 50] = [
 ];
 
 /// Our files in the guest: path, mode, content.
-const OWN: [(&str, u32, &str); 14] = [
-    ("/init", 0o755, include_str!("guest/init")),
-    ("/lib/lab/console", 0o755, include_str!("guest/console")),
+const OWN: [(&str, u32, &str); 15] = [
+    ("/init", 0o755, include_str!("guest/small/init")),
+    ("/lib/lab/console", 0o755, include_str!("guest/small/console")),
     ("/lib/lab/control", 0o755, include_str!("guest/control")),
-    ("/lib/lab/service", 0o755, include_str!("guest/service")),
-    ("/lib/lab/stop", 0o755, include_str!("guest/stop")),
-    ("/lib/lab/inittab", 0o644, include_str!("guest/inittab")),
-    ("/lib/lab/services", 0o644, include_str!("guest/services")),
-    ("/etc/fstab", 0o644, include_str!("guest/fstab")),
-    ("/etc/profile", 0o644, include_str!("guest/profile")),
+    ("/lib/lab/network", 0o755, include_str!("guest/network")),
+    ("/lib/lab/service", 0o755, include_str!("guest/small/service")),
+    ("/lib/lab/stop", 0o755, include_str!("guest/small/stop")),
+    ("/lib/lab/inittab", 0o644, include_str!("guest/small/inittab")),
+    ("/lib/lab/services", 0o644, include_str!("guest/small/services")),
+    ("/etc/fstab", 0o644, include_str!("guest/small/fstab")),
+    ("/etc/profile", 0o644, include_str!("guest/small/profile")),
     (
         "/etc/passwd",
         0o644,
@@ -185,6 +185,12 @@ const FOLDERS: [(&str, u32); 20] = [
     ("/var/spool", 0o755),
 ];
 
+/// Random otherwise.
+const UUID: &str = "6c616200-6469-736b-8000-000000000001";
+
+/// The file is a hole, so nothing needs to be zeroed: neither now nor by the guest after its first mount.
+const EXTENDED: &str = "quotatype=prjquota,root_owner=0:0,assume_storage_prezeroed=1,nodiscard";
+
 /// Folders of libraries in Debian's packages, seen from their root.
 const LIBRARY_FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 
@@ -192,7 +198,7 @@ const LIBRARY_FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linu
 const DISK: u64 = 256 << 20;
 
 /// Debian 12's defaults, written out since this machine's `/etc/mke2fs.conf` may say something else, and the quotas.
-const DISK_FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,\
+pub(super) const DISK_FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,\
     sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum,quota,project";
 
 /// Everything that decides what is built, but for the packages' versions.
@@ -202,19 +208,28 @@ pub(super) fn recipe() -> String {
     )
 }
 
+/// The packages in their current versions.
+pub(super) fn packages() -> Result<Vec<Package>> {
+    let mut names = PACKAGES.map(str::to_owned).to_vec();
+    names.push(apt::kernel()?);
+    apt::resolve(&names)
+}
+
 /// Builds the image in an empty folder.
 pub(super) fn make(packages: &[Package], folder: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
-    let scratch = tempfile::tempdir().context("make a temporary folder")?;
-    let root = scratch.path().join("root");
+    let scratch = tempfile::tempdir_in(folder).context("make a temporary folder")?;
+    let (files, root) = (scratch.path().join("files"), scratch.path().join("root"));
     say(&format!("fetching {} packages", packages.len()));
-    apt::unpack(packages, &scratch.path().join("files"), &root)?;
+    apt::fetch(packages, &files)?;
+    apt::unpack(packages, &files, &root)?;
 
     say("making vmlinuz, initrd.cpio, disk-template.raw");
     let version = kernel_version(&root)?;
     let kernel = root.join(format!("boot/vmlinuz-{version}"));
     fs::copy(&kernel, folder.join("vmlinuz")).with_context(|| format!("copy {}", kernel.display()))?;
     store::write(&folder.join("initrd.cpio"), &archive(&root, &version)?.to_bytes())?;
-    disk(&folder.join("disk-template.raw"))
+    disk(&folder.join("disk-template.raw"))?;
+    scratch.close().context("remove the temporary folder")
 }
 
 /// The version of the one kernel under a root.
@@ -289,12 +304,13 @@ fn add_library(archive: &mut Archive, root: &Path, name: &str) -> Result<()> {
         .try_for_each(|name| add_library(archive, root, name))
 }
 
-/// busybox under all its names, except where a program of its own has the name.
+/// busybox under all its names, except where the archive has a program of that name.
 pub(super) fn add_applets(archive: &mut Archive, root: &Path) -> Result<()> {
     let busybox = root.join("bin/busybox");
-    let taken: BTreeSet<&str> = PROGRAMS
-        .iter()
-        .filter_map(|path| path.rsplit('/').next())
+    let taken: BTreeSet<String> = archive
+        .paths()
+        .filter_map(|path| path.rsplit_once("bin/"))
+        .map(|(_, name)| name.to_owned())
         .collect();
     for path in apt::run(Command::new(&busybox).arg("--list-full"))?.lines() {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -335,30 +351,23 @@ pub(super) fn add_modules(archive: &mut Archive, root: &Path, version: &str, wan
 }
 
 /// An empty ext4 with project quotas, the same each time.
-fn disk(path: &Path) -> Result<()> {
+pub(super) fn disk(path: &Path) -> Result<()> {
+    ext4(path, DISK, "lab-state", None)
+}
+
+/// A sparse file with an ext4 that has project quotas, and the files of a folder.
+pub(super) fn ext4(path: &Path, length: u64, label: &str, content: Option<&Path>) -> Result<()> {
     let file = fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
-    file.set_len(DISK)
+    file.set_len(length)
         .with_context(|| format!("set the length of {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).context("set the mode of the disk")?;
-    let uuid = "6c616200-6469-736b-8000-000000000001";
-    let extended =
-        format!("quotatype=prjquota,hash_seed={uuid},root_owner=0:0,assume_storage_prezeroed=1,nodiscard");
     let mut mke2fs = Command::new("mke2fs");
     mke2fs.args([
-        "-q",
-        "-F",
-        "-t",
-        "ext4",
-        "-b",
-        "4096",
-        "-I",
-        "256",
-        "-L",
-        "lab-state",
-        "-U",
-        uuid,
+        "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-L", label, "-U", UUID,
     ]);
-    mke2fs.args(["-O", DISK_FEATURES, "-E", &extended]);
+    mke2fs.args(["-O", DISK_FEATURES, "-E", &format!("hash_seed={UUID},{EXTENDED}")]);
+    if let Some(folder) = content {
+        mke2fs.arg("-d").arg(folder);
+    }
     // e2fsprogs writes this as every time there is, so that two disks are the same.
     apt::run(
         mke2fs
