@@ -30,17 +30,6 @@ fn state_disk(image: &Image, folder: &Path) -> PathBuf {
     disk
 }
 
-/// The image's initrd with a node's own files behind it.
-fn initrd_with(image: &Image, folder: &Path, own: &Archive) -> PathBuf {
-    let path = folder.join("initrd");
-    fs::write(
-        &path,
-        [fs::read(image.initrd()).unwrap(), own.to_bytes()].concat(),
-    )
-    .unwrap();
-    path
-}
-
 fn blank(path: PathBuf, length: u64) -> PathBuf {
     File::create(&path).unwrap().set_len(length).unwrap();
     path
@@ -57,7 +46,7 @@ fn image_small_boots_with_services_network_quota_cgroups_and_lsm() {
         "# ours\nticker sh -c 'while :; do echo tick; usleep 100000; done'\nonce echo done\n",
     );
     own.file("/etc/lab.d/10-own.sh", 0o755, "#!/bin/sh\necho own >/run/own\n");
-    let initrd = initrd_with(&image, folder.path(), &own);
+    let initrd = boot::initrd_with(&image, folder.path(), &own);
     let append = "lab.name=n1 lab.control=ttyS1 lab.ip=10.77.1.11/24 lab.gw=10.77.1.1 lab.gwmac=52:54:00:00:00:01 \
         lab.ip6=fd77:1::11/64 lab.gw6=fd77:1::1";
     let disk = state_disk(&image, folder.path());

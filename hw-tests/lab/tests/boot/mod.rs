@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use lab::image::cpio::Archive;
 use lab::image::{self, Image, Kind};
 
 /// How long anything may take, on a machine that does much else.
@@ -30,6 +31,17 @@ pub(crate) fn image_or_skip(kind: Kind) -> Option<Image> {
             None
         }
     }
+}
+
+/// The image's initrd with a node's own files behind it.
+pub(crate) fn initrd_with(image: &Image, folder: &Path, own: &Archive) -> std::path::PathBuf {
+    let path = folder.join("initrd");
+    std::fs::write(
+        &path,
+        [std::fs::read(image.initrd()).unwrap(), own.to_bytes()].concat(),
+    )
+    .unwrap();
+    path
 }
 
 /// What a serial line said, read by a thread so that the guest never waits for us.
