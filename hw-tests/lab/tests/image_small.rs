@@ -104,6 +104,13 @@ fn image_small_boots_with_services_network_quota_cgroups_and_lsm() {
         "/bin/ip link add dev va type veth peer name vb && /sbin/tc qdisc add dev va root htb && echo made";
     assert_eq!(guest.control(&format!("{device} 2>&1")), "made\n");
 
+    // Its sshd takes the keys that it was told and nothing else.
+    let login = "dbclient -y -i /run/key root@127.0.0.1 echo in </dev/null 2>/dev/null || echo refused";
+    guest.control("dropbearkey -t ed25519 -f /run/key >/dev/null 2>&1");
+    assert_eq!(guest.control(login), "refused\n");
+    guest.control("dropbearkey -y -f /run/key | grep ^ssh >/root/.ssh/authorized_keys");
+    assert_eq!(guest.control(login), "in\n");
+
     // Services: one that stays, and one that ends and is started again.
     guest.wait("LAB: service once ended with 0");
     guest.wait("LAB: service once ended with 0");
