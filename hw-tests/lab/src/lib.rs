@@ -11,3 +11,4 @@ pub mod hog;
 pub mod machine;
 pub mod net;
 pub mod image;
+pub mod power;

@@ -1,0 +1,33 @@
+//! Power for lab machines, behind the front ends that real machine rooms have.
+//!
+//! ```text
+//!  ipmitool ──► ipmi_sim ───────┐                      ┌─► Machine (QMP, by the lab)
+//!  curl ──────► Redfish ────────┤  Room: wiring, state │
+//!  snmpset ───► snmpd ──────────┼─► and faults, pure ──┼─► Machine
+//!  powerman ──► telnet menu ────┘  (model)             └─► ...
+//! ```
+//!
+//! - A front end does what its protocol says and nothing else; what a command does to which machine is decided in
+//!   [`model`] alone, so that a swapped or stuck outlet is one in every protocol.
+//! - Sockets are opened and programs started in the constructors, in the calling thread: call them inside the
+//!   network namespace that the device is to be in. Everything ends when the front end is dropped.
+//! - Passwords never stand in a command line; files with them are readable by root only.
+//!
+//! It does not know how a machine is switched: that is the [`Machine`] trait, which the lab implements.
+
+mod login;
+mod machine;
+pub mod model;
+mod process;
+mod room;
+mod server;
+mod telnet;
+
+pub use login::Login;
+pub use machine::Machine;
+pub use process::{Spawner, spawn};
+pub use room::Room;
+pub use telnet::TelnetPdu;
+
+#[cfg(test)]
+mod testing;
