@@ -15,19 +15,29 @@
 //!
 //! It does not know how a machine is switched: that is the [`Machine`] trait, which the lab implements.
 
+mod desk;
+mod ipmi;
 mod login;
 mod machine;
 pub mod model;
 mod process;
+mod relay;
 mod room;
 mod server;
 mod telnet;
 
+pub use ipmi::{IpmiBmc, Serial};
 pub use login::Login;
 pub use machine::Machine;
 pub use process::{Spawner, spawn};
 pub use room::Room;
 pub use telnet::TelnetPdu;
+
+/// The Debian packages that the front ends run: OpenIPMI's simulator, and Perl's core, which every Debian has.
+pub const PACKAGES: &[&str] = &["openipmi", "perl-base"];
+
+/// The Debian packages whose clients the tests of this module use, as a person would.
+pub const TEST_PACKAGES: &[&str] = &["ipmitool", "powerman"];
 
 #[cfg(test)]
 mod testing;

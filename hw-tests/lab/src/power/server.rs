@@ -72,7 +72,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    fn try_clone(&self) -> IoResult<Self> {
+    pub(super) fn try_clone(&self) -> IoResult<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
             Self::Unix(stream) => stream.try_clone().map(Self::Unix),
@@ -95,7 +95,16 @@ impl Stream {
         }
     }
 
-    fn hang_up(&self) {
+    /// Reads wait until the other side says something or hangs up.
+    pub(super) fn wait_for_ever(&self) {
+        // Cannot fail for a time-out of none.
+        let _ = match self {
+            Self::Tcp(stream) => stream.set_read_timeout(None),
+            Self::Unix(stream) => stream.set_read_timeout(None),
+        };
+    }
+
+    pub(super) fn hang_up(&self) {
         // It may be gone already.
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),

@@ -20,6 +20,7 @@ use self::keys::{Key, Keys};
 use self::menu::{Menu, Panel};
 use super::Login;
 use super::model::{Device, DeviceFaults, StripId, Switch};
+use super::relay::garble;
 use super::room::Room;
 use super::server::{Ending, Listener, Server, Stream};
 
@@ -129,9 +130,7 @@ fn say(stream: &mut Stream, ending: &Ending, faults: &DeviceFaults, said: &mut u
     }
     let mut bytes = text.as_bytes().to_vec();
     if faults.garbage {
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = byte.wrapping_mul(167).wrapping_add((index % 251) as u8);
-        }
+        garble(&mut bytes);
     }
     let left = faults
         .drops_after

@@ -1,6 +1,7 @@
 //! What the tests of this module share: a machine that remembers what was done to it, and a room of them.
 
 pub(super) mod powerman;
+pub(super) mod qemu;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -76,15 +77,20 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
+    /// The BMC of n1 has these faults and no others.
+    pub(super) fn bmc(&self, change: impl FnOnce(&mut DeviceFaults)) {
+        self.set(Device::Bmc(self.ids[0]), change);
+    }
+
     /// The strip has these faults and no others.
     pub(super) fn device(&self, change: impl FnOnce(&mut DeviceFaults)) {
-        let set = |device: &mut DeviceFaults| {
-            *device = DeviceFaults::default();
-            change(device);
-        };
-        self.room
-            .faults(|faults| set(faults.of(Device::Strip(self.strip))))
-            .unwrap();
+        self.set(Device::Strip(self.strip), change);
+    }
+
+    fn set(&self, device: Device, change: impl FnOnce(&mut DeviceFaults)) {
+        let mut faults = DeviceFaults::default();
+        change(&mut faults);
+        self.room.faults(|all| *all.of(device) = faults).unwrap();
     }
 }
 

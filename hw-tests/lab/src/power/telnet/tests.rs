@@ -60,7 +60,7 @@ impl Client {
         self.send(&format!("{password}\r\n"));
     }
 
-    fn to_outlets(&mut self) -> String {
+    fn walk_to_outlets(&mut self) -> String {
         self.log_in("sekret");
         self.until("\r\n> ").unwrap();
         self.send("1\r\n");
@@ -97,10 +97,10 @@ fn two_clients_see_the_same_relays() {
     let f = fixture();
     let pdu = pdu(&f);
     let (mut one, mut other) = (Client::new(&pdu), Client::new(&pdu));
-    let list = one.to_outlets();
+    let list = one.walk_to_outlets();
     assert!(list.contains("1- n1                       ON\r\n"), "{list}");
     assert!(list.contains("9- ALL"), "{list}");
-    other.to_outlets();
+    other.walk_to_outlets();
     assert!(one.switch(1, 2).contains("successfully"));
     assert_eq!(f.machines[0].took(), ["off"]);
     let list = other.list();
@@ -127,7 +127,7 @@ fn nothing_is_switched_without_a_yes() {
     let f = fixture();
     let pdu = pdu(&f);
     let mut client = Client::new(&pdu);
-    client.to_outlets();
+    client.walk_to_outlets();
     for line in ["1\r\n", "1\r\n"] {
         client.send(line);
         client.until("\r\n> ").unwrap();
@@ -164,7 +164,7 @@ fn a_device_that_does_nothing_says_that_it_did() {
     let pdu = pdu(&f);
     f.device(|device| device.does_nothing = true);
     let mut client = Client::new(&pdu);
-    client.to_outlets();
+    client.walk_to_outlets();
     assert!(client.switch(1, 2).contains("successfully"));
     assert!(client.list().contains("1- n1                       ON"));
     assert_eq!(f.machines[0].took(), NOTHING);
@@ -179,7 +179,7 @@ fn a_slow_relay_is_marked_until_it_moves() {
         .faults(|faults| faults.at(point).slow = Duration::from_secs(3600))
         .unwrap();
     let mut client = Client::new(&pdu);
-    client.to_outlets();
+    client.walk_to_outlets();
     assert!(client.switch(1, 2).contains("successfully"));
     assert!(client.list().contains("1- n1                       ON*"));
     assert!(f.room.relay(f.strip.outlet(1)));
@@ -190,7 +190,7 @@ fn a_mute_device_answers_nothing_and_recovers() {
     let f = fixture();
     let pdu = pdu(&f);
     let mut client = Client::new(&pdu);
-    client.to_outlets();
+    client.walk_to_outlets();
     f.device(|device| device.mute = true);
     client
         .stream
@@ -232,7 +232,7 @@ fn the_device_hangs_up_when_it_is_dropped() {
     let f = fixture();
     let pdu = pdu(&f);
     let mut client = Client::new(&pdu);
-    client.to_outlets();
+    client.walk_to_outlets();
     drop(pdu);
     assert_eq!(client.until("anything"), None);
 }
