@@ -20,10 +20,12 @@ mod ipmi;
 mod login;
 mod machine;
 pub mod model;
+mod panel;
 mod process;
 mod relay;
 mod room;
 mod server;
+mod snmp;
 mod telnet;
 
 pub use ipmi::{IpmiBmc, Serial};
@@ -31,13 +33,14 @@ pub use login::Login;
 pub use machine::Machine;
 pub use process::{Spawner, spawn};
 pub use room::Room;
+pub use snmp::SnmpPdu;
 pub use telnet::TelnetPdu;
 
-/// The Debian packages that the front ends run: OpenIPMI's simulator, and Perl's core, which every Debian has.
-pub const PACKAGES: &[&str] = &["openipmi", "perl-base"];
+/// The Debian packages that the front ends run: OpenIPMI's simulator, Net-SNMP's agent, and Perl's core, which every Debian has.
+pub const PACKAGES: &[&str] = &["openipmi", "perl-base", "snmpd"];
 
 /// The Debian packages whose clients the tests of this module use, as a person would.
-pub const TEST_PACKAGES: &[&str] = &["ipmitool", "powerman"];
+pub const TEST_PACKAGES: &[&str] = &["ipmitool", "powerman", "snmp"];
 
 #[cfg(test)]
 mod testing;

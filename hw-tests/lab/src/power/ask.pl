@@ -1,17 +1,17 @@
 #!/usr/bin/perl
 # Asks the lab: `ask SOCKET WORD...` sends one line and prints the answer; `ask SOCKET -` passes lines on both ways
-# for as long as the program that started it wants. Never waits for more than ten seconds for one answer: ipmi_sim
-# stands still while this runs.
+# until either side ends. Never waits for more than ten seconds for one answer: ipmi_sim stands still while this runs.
 use strict;
 use warnings;
+use IO::Select;
 use IO::Socket::UNIX;
 
 alarm 10;
 my $path = shift @ARGV;
 my $desk = IO::Socket::UNIX->new(Peer => $path) or die "cannot reach $path: $!\n";
-$desk->autoflush(1);
 if ("@ARGV" ne "-") {
     print $desk "@ARGV\n" or die "cannot ask $path: $!\n";
+    $desk->flush;
     my $head = <$desk>;
     die "no answer from $path\n" unless defined $head;
     die "not done: $head" unless $head eq "ok\n";
@@ -19,16 +19,17 @@ if ("@ARGV" ne "-") {
     print while <$desk>;
     exit 0;
 }
-$| = 1;
-my $out = fork;
-die "cannot fork: $!\n" unless defined $out;
 alarm 0;
-# Whichever side ends first takes the other with it.
-if ($out == 0) {
-    while (my $line = <$desk>) { print $line or last; }
-    kill "TERM", getppid;
-    exit 0;
+my %to = (fileno(STDIN) => $desk, fileno($desk) => \*STDOUT);
+my $both = IO::Select->new(\*STDIN, $desk);
+while (1) {
+    for my $from ($both->can_read) {
+        my $got = sysread $from, my $bytes, 4096;
+        exit 0 unless $got;
+        while (length $bytes) {
+            my $put = syswrite $to{fileno $from}, $bytes;
+            exit 0 unless $put;
+            substr $bytes, 0, $put, "";
+        }
+    }
 }
-while (my $line = <STDIN>) { print $desk $line or last; }
-kill "TERM", $out;
-waitpid $out, 0;

@@ -18,9 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -29,14 +27,11 @@ use super::Login;
 use super::desk::{Conversation, Desk, write_private};
 use super::model::{Deed, Device, DeviceFaults, MachineId};
 use super::process::{Process, Spawner};
-use super::relay::UdpRelay;
+use super::relay::{UdpRelay, free_loopback, greet};
 use super::room::Room;
 use super::server::{Ending, Listener, Server, Stream, lock};
 
 const PROGRAM: &str = "/usr/bin/ipmi_sim";
-
-/// How long the simulator may take to answer for the first time.
-const START: Duration = Duration::from_secs(20);
 
 /// Get Channel Authentication Capabilities outside any session: what every client asks first.
 const HELLO: [u8; 23] = [
@@ -282,7 +277,7 @@ fn start_program(
             .stdout(log_file()?)
             .stderr(log_file()?);
         let mut program = Process::new(spawner(&mut command)?);
-        match greet(&mut program, address) {
+        match greet(&mut program, address, &HELLO) {
             Ok(()) => return Ok((program, address)),
             Err(error) => {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
@@ -291,43 +286,6 @@ fn start_program(
         }
     }
     Err(last.unwrap_or_else(|| anyhow::anyhow!("never tried")))
-}
-
-/// An address of 127.64.0.0/10 at which nobody has this port.
-fn free_loopback(port: u16) -> Result<SocketAddr> {
-    // Two processes start at different places.
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id().wrapping_mul(0x9e37);
-    for _ in 0..256 {
-        let [_, high, mid, low] = start.wrapping_add(NEXT.fetch_add(1, Relaxed)).to_be_bytes();
-        let ip = Ipv4Addr::new(127, 64 | (high & 0x3f), mid, low);
-        if UdpSocket::bind((ip, port)).is_ok() {
-            return Ok(SocketAddr::from((ip, port)));
-        }
-    }
-    bail!("no loopback address with a free port {port}: is lo up?")
-}
-
-/// Waits until it answers.
-fn greet(program: &mut Process, address: SocketAddr) -> Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind a socket on 127.0.0.1")?;
-    socket
-        .connect(address)
-        .with_context(|| format!("cannot connect to {address}"))?;
-    socket
-        .set_read_timeout(Some(Duration::from_millis(50)))
-        .context("cannot set a time-out")?;
-    let until = Instant::now() + START;
-    while Instant::now() < until {
-        // Refused as long as it does not listen: then the wait is short.
-        let _ = socket.send(&HELLO);
-        match socket.recv(&mut [0; 512]) {
-            Ok(_) => return Ok(()),
-            Err(_) if !program.is_running() => bail!("ended at once"),
-            Err(_) => std::thread::park_timeout(Duration::from_millis(10)),
-        }
-    }
-    bail!("no answer at {address} within {START:?}")
 }
 
 const EMU: &str = "mc_setbmc 0x20\n\

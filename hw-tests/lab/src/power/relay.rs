@@ -13,13 +13,18 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::model::DeviceFaults;
+use super::process::Process;
+
+/// How long a program may take to answer for the first time.
+const START: Duration = Duration::from_secs(20);
 
 /// As many clients are told apart; one more takes the place of the one that was silent for longest.
 const CLIENTS: usize = 8;
@@ -201,6 +206,43 @@ impl Wire {
             let _ = self.front.send_to(&held.bytes, held.client);
         }
     }
+}
+
+/// An address of 127.64.0.0/10 at which nobody has this port.
+pub(super) fn free_loopback(port: u16) -> Result<SocketAddr> {
+    // Two processes start at different places.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(0x9e37);
+    for _ in 0..256 {
+        let [_, high, mid, low] = start.wrapping_add(NEXT.fetch_add(1, Relaxed)).to_be_bytes();
+        let ip = Ipv4Addr::new(127, 64 | (high & 0x3f), mid, low);
+        if UdpSocket::bind((ip, port)).is_ok() {
+            return Ok(SocketAddr::from((ip, port)));
+        }
+    }
+    bail!("no loopback address with a free port {port}: is lo up?")
+}
+
+/// Waits until a program answers there to `hello`.
+pub(super) fn greet(program: &mut Process, address: SocketAddr, hello: &[u8]) -> Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind a socket on 127.0.0.1")?;
+    socket
+        .connect(address)
+        .with_context(|| format!("cannot connect to {address}"))?;
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .context("cannot set a time-out")?;
+    let until = Instant::now() + START;
+    while Instant::now() < until {
+        // Refused as long as it does not listen: then the wait is short.
+        let _ = socket.send(hello);
+        match socket.recv(&mut [0; 512]) {
+            Ok(_) => return Ok(()),
+            Err(_) if !program.is_running() => bail!("ended at once"),
+            Err(_) => std::thread::park_timeout(Duration::from_millis(10)),
+        }
+    }
+    bail!("no answer at {address} within {START:?}")
 }
 
 /// Bytes that mean nothing, always the same ones.

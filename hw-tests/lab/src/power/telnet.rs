@@ -17,9 +17,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use self::keys::{Key, Keys};
-use self::menu::{Menu, Panel};
+use self::menu::Menu;
 use super::Login;
-use super::model::{Device, DeviceFaults, StripId, Switch};
+use super::model::{Device, DeviceFaults, StripId};
+use super::panel::StripOf;
 use super::relay::garble;
 use super::room::Room;
 use super::server::{Ending, Listener, Server, Stream};
@@ -56,33 +57,8 @@ impl TelnetPdu {
     }
 }
 
-/// The strip as the menu sees it.
-struct OfRoom<'a> {
-    room: &'a Room,
-    strip: StripId,
-}
-
-impl Panel for OfRoom<'_> {
-    fn name(&self) -> &str {
-        self.room.wiring().strip_name(self.strip)
-    }
-
-    fn outlets(&self) -> Vec<menu::Row> {
-        let row = |outlet| menu::Row {
-            label: self.room.wiring().label(outlet).unwrap_or("Outlet").to_owned(),
-            on: self.room.says(outlet),
-            moving: self.room.is_moving(outlet),
-        };
-        self.room.wiring().outlets(self.strip).map(row).collect()
-    }
-
-    fn switch(&self, number: u16, switch: Switch) -> bool {
-        self.room.outlet(self.strip.outlet(number), switch).is_ok()
-    }
-}
-
 fn talk(room: &Room, strip: StripId, login: &Login, mut stream: Stream, ending: &Ending) {
-    let panel = OfRoom { room, strip };
+    let panel = StripOf { room, strip };
     let faults = || room.device_faults(Device::Strip(strip));
     let mut menu = Menu::new(&faults());
     let mut keys = Keys::default();

@@ -1,6 +1,7 @@
 //! The BMC, driven by the real ipmitool.
 
 use std::process::Child;
+use std::time::Duration;
 
 use super::super::model::{Point, PointFaults, Restore, Switch, Wiring};
 use super::super::spawn;

@@ -4,22 +4,8 @@ use std::fmt::Write as _;
 
 use super::super::Login;
 use super::super::model::{DeviceFaults, Switch};
+use super::super::panel::{Panel, Row};
 use super::keys::Key;
-
-/// One outlet as the menu shows it.
-pub(super) struct Row {
-    pub(super) label: String,
-    pub(super) on: bool,
-    pub(super) moving: bool,
-}
-
-/// What the menu is about.
-pub(super) trait Panel {
-    fn name(&self) -> &str;
-    fn outlets(&self) -> Vec<Row>;
-    /// Whether it could be done.
-    fn switch(&self, number: u16, switch: Switch) -> bool;
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Page {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::Machine as _;
-use super::super::model::Point;
+use super::super::model::{Point, Switch};
+use super::super::panel::{Panel, Row};
 use super::super::testing::{Fixture, eventually, fixture, powerman::Powerman};
 use super::*;
 
@@ -263,7 +264,7 @@ impl Panel for Nothing {
         "x"
     }
 
-    fn outlets(&self) -> Vec<menu::Row> {
+    fn outlets(&self) -> Vec<Row> {
         Vec::new()
     }
 
