@@ -22,6 +22,7 @@ mod machine;
 pub mod model;
 mod panel;
 mod process;
+mod redfish;
 mod relay;
 mod room;
 mod server;
@@ -32,6 +33,7 @@ pub use ipmi::{IpmiBmc, Serial};
 pub use login::Login;
 pub use machine::Machine;
 pub use process::{Spawner, spawn};
+pub use redfish::RedfishBmc;
 pub use room::Room;
 pub use snmp::SnmpPdu;
 pub use telnet::TelnetPdu;
@@ -39,8 +41,11 @@ pub use telnet::TelnetPdu;
 /// The Debian packages that the front ends run: OpenIPMI's simulator, Net-SNMP's agent, and Perl's core, which every Debian has.
 pub const PACKAGES: &[&str] = &["openipmi", "perl-base", "snmpd"];
 
+/// What the Redfish service needs from PyPI, in a virtual environment whose interpreter is `$REDBUTTON_LAB_PYTHON`.
+pub const PYTHON: &[&str] = &["sushy-tools==2.2.0"];
+
 /// The Debian packages whose clients the tests of this module use, as a person would.
-pub const TEST_PACKAGES: &[&str] = &["ipmitool", "powerman", "snmp"];
+pub const TEST_PACKAGES: &[&str] = &["curl", "ipmitool", "powerman", "snmp"];
 
 #[cfg(test)]
 mod testing;

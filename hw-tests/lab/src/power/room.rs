@@ -8,6 +8,7 @@
 //! What happens to one machine happens in the order of the lock; machines do not wait for each other. The lock is
 //! never held while a machine is spoken to.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -33,6 +34,8 @@ struct Order {
 
 struct Now {
     state: State,
+    /// What slow BMCs have agreed to and not done: one command each, as they have one power button.
+    coming: BTreeMap<MachineId, (Duration, Deed)>,
     faults: Faults,
     ended: bool,
 }
@@ -76,6 +79,7 @@ impl Room {
         let inner = Arc::new(Inner {
             now: Mutex::new(Now {
                 state: State::new(&wiring),
+                coming: BTreeMap::new(),
                 faults: Faults::default(),
                 ended: false,
             }),
@@ -159,7 +163,8 @@ impl Room {
         lock(&self.inner.now).state.mains(machine)
     }
 
-    /// A BMC does something to its machine. Returns when it is done; a slow one says so at once and does it later.
+    /// A BMC does something to its machine. Returns when it is done; a slow one says so at once and does it later,
+    /// unless it is told something else before.
     ///
     /// # Errors
     /// When the machine cannot be reached.
@@ -170,15 +175,25 @@ impl Room {
         if faults.stuck || faults.dead || self.device_faults(Device::Bmc(machine)).does_nothing {
             return Ok(());
         }
+        let mut now = lock(&self.inner.now);
         if !faults.slow.is_zero() {
-            let inner = Arc::clone(&self.inner);
-            std::thread::Builder::new()
-                .name("slow bmc".to_owned())
-                .spawn(move || inner.later(machine, deed, faults.slow))
-                .context("cannot start a thread")?;
+            let at = self.inner.clock().saturating_add(faults.slow);
+            now.coming.insert(machine, (at, deed));
+            drop(now);
+            self.inner.changed.notify_all();
             return Ok(());
         }
-        wait(&self.inner.order(machine, Job::Bmc(deed)))
+        now.coming.remove(&machine);
+        let answer = self.inner.order(machine, Job::Bmc(deed));
+        drop(now);
+        wait(&answer)
+    }
+
+    /// What a slow BMC is still to do.
+    #[must_use]
+    pub fn bmc_coming(&self, machine: MachineId) -> Option<Deed> {
+        let now = lock(&self.inner.now);
+        now.coming.get(&machine).map(|(_, deed)| *deed)
     }
 
     /// What a BMC says of its machine.
@@ -277,27 +292,17 @@ impl Inner {
         while !now.ended {
             // Nobody waits for these answers; what fails is seen at the machine.
             drop(self.step(&mut now, Input::Time));
-            let due = next_due(&now.state).map_or(Duration::MAX, |at| at.saturating_sub(self.clock()));
+            let clock = self.clock();
+            let ripe = now.coming.extract_if(.., |_, (at, _)| *at <= clock);
+            for (machine, (_, deed)) in ripe.collect::<Vec<_>>() {
+                drop(self.order(machine, Job::Bmc(deed)));
+            }
+            let coming = now.coming.values().map(|(at, _)| *at).min();
+            let next = next_due(&now.state).into_iter().chain(coming).min();
+            let due = next.map_or(Duration::MAX, |at| at.saturating_sub(self.clock()));
             now = self
                 .changed
                 .wait_timeout(now, due.min(Duration::from_secs(60)))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
-    fn later(&self, machine: MachineId, deed: Deed, delay: Duration) {
-        let until = self.clock() + delay;
-        let mut now = lock(&self.now);
-        while !now.ended {
-            let left = until.saturating_sub(self.clock());
-            if left.is_zero() {
-                drop(self.order(machine, Job::Bmc(deed)));
-                return;
-            }
-            now = self
-                .changed
-                .wait_timeout(now, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
