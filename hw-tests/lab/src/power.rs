@@ -49,3 +49,6 @@ pub const TEST_PACKAGES: &[&str] = &["curl", "ipmitool", "powerman", "snmp"];
 
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+mod tests;
