@@ -1,13 +1,14 @@
 //! Simulated node managers: the real link, the real contract, no machine behind it.
 //!
-//! An agent answers every command at once with a proof of ordinary size (about 110 bytes). One process holds
-//! thousands of them. What real node managers do is tested with real ones ([`crate::fleet`]).
+//! An agent answers every command at once with a proof of ordinary size (about 110 bytes), and comes back from a
+//! reboot with another boot id and its holds. One process holds thousands of them. What real node managers do is
+//! tested with real ones ([`crate::fleet`]).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use controller::admin::files;
@@ -18,7 +19,7 @@ use link::{DialConfig, Dialer, LinkState};
 use proto::bundle::{Bundle, SecretPem};
 use proto::v1::{self, command::Action, slivers_server::Slivers, slivers_server::SliversServer};
 use proto::{NodeId, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -34,23 +35,44 @@ pub struct Agent(Arc<State>);
 
 struct State {
     node: NodeId,
-    boot_id: String,
-    holds: Mutex<BTreeSet<String>>,
+    name: String,
+    boot_id: Mutex<String>,
+    /// Hold and slice; an empty slice is all of the node. They outlive a reboot, as on a disk.
+    holds: Mutex<BTreeMap<String, String>>,
     seen: Mutex<Version>,
     commands: AtomicU64,
+    attached: AtomicBool,
+    failures: AtomicU64,
+    reboot: Notify,
 }
 
 impl Agent {
     /// An agent that has never heard of any hold.
     #[must_use]
-    pub fn new(node: NodeId) -> Self {
+    pub fn new(node: NodeId, name: &str) -> Self {
         Self(Arc::new(State {
             node,
-            boot_id: uuid::Uuid::new_v4().to_string(),
+            name: name.to_owned(),
+            boot_id: Mutex::new(uuid::Uuid::new_v4().to_string()),
             holds: Mutex::default(),
             seen: Mutex::default(),
             commands: AtomicU64::new(0),
+            attached: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            reboot: Notify::new(),
         }))
+    }
+
+    /// Its node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Of the boot that runs now.
+    #[must_use]
+    pub fn boot_id(&self) -> String {
+        held(&self.0.boot_id).clone()
     }
 
     /// Commands obeyed so far.
@@ -59,39 +81,60 @@ impl Agent {
         self.0.commands.load(Ordering::Relaxed)
     }
 
+    /// Dials that failed and links that ended so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.0.failures.load(Ordering::Relaxed)
+    }
+
+    /// Whether its link is up, as it sees it.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.0.attached.load(Ordering::Relaxed)
+    }
+
     /// Ids of the holds that stand on this node.
     #[must_use]
     pub fn holds(&self) -> Vec<String> {
-        self.0
-            .holds
-            .lock()
-            .map(|holds| holds.iter().cloned().collect())
-            .unwrap_or_default()
+        held(&self.0.holds).keys().cloned().collect()
+    }
+
+    /// Whether processes of this slice may run: no hold stands on it or on the node.
+    #[must_use]
+    pub fn may_run(&self, slice: &str) -> bool {
+        !held(&self.0.holds)
+            .values()
+            .any(|held| held.is_empty() || held == slice)
+    }
+
+    /// Somebody cycles its power: the link is lost, another boot id comes back. Its holds are on its disk.
+    pub fn power_cycle(&self) {
+        self.0.reboot.notify_one();
     }
 
     fn obey(&self, command: v1::Command) -> v1::Answer {
         self.0.commands.fetch_add(1, Ordering::Relaxed);
+        let boot_id = self.boot_id();
         let mut answer = v1::Answer {
             order: command.order,
             version: command.given.or(command.now),
             durable: true,
             proven: true,
-            boot_id: self.0.boot_id.clone(),
+            boot_id: boot_id.clone(),
             dead_us: 900,
             durable_us: 1_100,
             ..v1::Answer::default()
         };
-        if let (Some(now), Ok(mut seen)) = (command.now, self.0.seen.lock()) {
+        if let Some(now) = command.now {
+            let mut seen = held(&self.0.seen);
             *seen = (*seen).max(now.into());
         }
-        let Ok(mut holds) = self.0.holds.lock() else {
-            return answer;
-        };
+        let mut holds = held(&self.0.holds);
         let outcome = match command.action {
             Some(Action::Impose(hold)) => {
                 answer.slivers.push(v1::SliverProof {
                     cgroup: format!("redbutton.slice/{}", hold.slice),
-                    slice: hold.slice,
+                    slice: hold.slice.clone(),
                     cgroup_id: 4_711,
                     outcome: v1::Outcome::Killed.into(),
                     killed: Some(3),
@@ -102,7 +145,7 @@ impl Agent {
                     kill_us: 500,
                     ..v1::SliverProof::default()
                 });
-                holds.insert(hold.id);
+                holds.insert(hold.id, hold.slice);
                 v1::Outcome::Killed
             }
             Some(Action::Release(id)) => {
@@ -110,14 +153,21 @@ impl Agent {
                 v1::Outcome::Released
             }
             Some(Action::Sync(sync)) => {
-                holds.extend(sync.holds.into_iter().map(|hold| hold.id));
+                holds.extend(sync.holds.into_iter().map(|hold| (hold.id, hold.slice)));
                 for id in &sync.released {
                     holds.remove(id);
                 }
-                answer.holds = holds.iter().cloned().collect();
+                answer.holds = holds.keys().cloned().collect();
                 v1::Outcome::AlreadyDead
             }
-            Some(Action::Reboot(_) | Action::Halt(_)) => v1::Outcome::Accepted,
+            Some(Action::Reboot(reboot)) => {
+                // An order for an earlier boot has been obeyed already.
+                if reboot.boot_id == boot_id {
+                    self.power_cycle();
+                }
+                v1::Outcome::Accepted
+            }
+            Some(Action::Halt(_)) => v1::Outcome::Accepted,
             None => v1::Outcome::Failed,
         };
         answer.outcome = outcome.into();
@@ -129,13 +179,44 @@ impl Agent {
             node: self.0.node.to_string(),
             protocol: proto::PROTOCOL,
             agent_version: "simulated".into(),
-            boot_id: self.0.boot_id.clone(),
+            boot_id: self.boot_id(),
             kernel: "simulated".into(),
-            seen: self.0.seen.lock().ok().map(|seen| (*seen).into()),
+            seen: Some((*held(&self.0.seen)).into()),
             holds: self.holds(),
             ..v1::NodeReport::default()
         }
     }
+
+    /// Dials and serves, boot after boot, until the end.
+    async fn live(self, dialer: Dialer, end: CancellationToken, on_attached: impl Fn() + Send + Sync) {
+        while !end.is_cancelled() {
+            let boot = end.child_token();
+            let told = |state: LinkState| {
+                let attached = matches!(state, LinkState::Attached { .. });
+                self.0.attached.store(attached, Ordering::Relaxed);
+                match state {
+                    LinkState::Attached { .. } => on_attached(),
+                    LinkState::BackingOff { .. } => {
+                        self.0.failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                    LinkState::Connecting { .. } => {}
+                }
+            };
+            let routes = Routes::new(SliversServer::new(self.clone()));
+            tokio::select! {
+                () = dialer.run(routes, boot.clone(), told) => {}
+                () = self.0.reboot.notified() => {
+                    boot.cancel();
+                    *held(&self.0.boot_id) = uuid::Uuid::new_v4().to_string();
+                }
+            }
+            self.0.attached.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[tonic::async_trait]
@@ -245,37 +326,65 @@ pub async fn enrol(
     Ok(bundles)
 }
 
+/// Agents that live until their end is cancelled.
+pub struct Crowd {
+    /// One for each bundle, in order.
+    pub agents: Vec<Agent>,
+    attached: Arc<Semaphore>,
+}
+
+impl Crowd {
+    /// Starts an agent for each bundle; at most `dials` of them dial for the first time at once.
+    ///
+    /// # Errors
+    /// When a bundle is unusable.
+    pub fn start(
+        bundles: &[Bundle],
+        dials: usize,
+        config: DialConfig,
+        end: &CancellationToken,
+    ) -> Result<Self> {
+        let dials = Arc::new(Semaphore::new(dials));
+        let attached = Arc::new(Semaphore::new(0));
+        let mut agents = Vec::new();
+        for bundle in bundles {
+            let proto::Identity::Daemon(node, _) = bundle.identity()? else {
+                anyhow::bail!("not a daemon's bundle")
+            };
+            let agent = Agent::new(node, &bundle.name);
+            agents.push(agent.clone());
+            let dialer = Dialer::new(bundle, config)?;
+            let (dials, attached, end) = (dials.clone(), attached.clone(), end.clone());
+            drop(tokio::spawn(async move {
+                let waiting = Mutex::new(dials.acquire_owned().await.ok());
+                let on_attached = move || {
+                    if held(&waiting).take().is_some() {
+                        attached.add_permits(1);
+                    }
+                };
+                agent.live(dialer, end, on_attached).await;
+            }));
+        }
+        Ok(Self { agents, attached })
+    }
+
+    /// Waits until each has been attached once.
+    ///
+    /// # Errors
+    /// When that can never be.
+    pub async fn all_attached(&self) -> Result<()> {
+        let all = u32::try_from(self.agents.len())?;
+        let permits = self.attached.acquire_many(all).await;
+        permits.map(drop).context("no agent attaches")
+    }
+}
+
 /// Attaches an agent for each bundle and returns when all are; they live until `end` is cancelled.
 ///
 /// # Errors
 /// When a bundle is unusable.
 pub async fn attach(bundles: &[Bundle], end: &CancellationToken) -> Result<Vec<Agent>> {
-    let dials = Arc::new(Semaphore::new(DIALS));
-    let attached = Arc::new(Semaphore::new(0));
-    let mut agents = Vec::new();
-    for bundle in bundles {
-        let proto::Identity::Daemon(node, _) = bundle.identity()? else {
-            anyhow::bail!("not a daemon's bundle")
-        };
-        let agent = Agent::new(node);
-        agents.push(agent.clone());
-        let dialer = Dialer::new(bundle, DialConfig::default())?;
-        let (dials, attached, end) = (dials.clone(), attached.clone(), end.clone());
-        drop(tokio::spawn(async move {
-            let mut permit = dials.acquire_owned().await.ok();
-            let waiting = Mutex::new(permit.take());
-            let routes = Routes::new(SliversServer::new(agent));
-            let told = |state: LinkState| {
-                if let (LinkState::Attached { .. }, Ok(mut permit)) = (state, waiting.lock())
-                    && permit.take().is_some()
-                {
-                    attached.add_permits(1);
-                }
-            };
-            dialer.run(routes, end, told).await;
-        }));
-    }
-    let all = u32::try_from(bundles.len())?;
-    let _all = attached.acquire_many(all).await.context("no agent attaches")?;
-    Ok(agents)
+    let crowd = Crowd::start(bundles, DIALS, DialConfig::default(), end)?;
+    crowd.all_attached().await?;
+    Ok(crowd.agents)
 }

@@ -323,6 +323,15 @@ impl Fleet {
         Ok(index)
     }
 
+    /// Where its daemons log.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let nodes = self.nodes.iter().map(|node| node.log().to_owned());
+        std::iter::once(self.path("controller.log"))
+            .chain(nodes)
+            .collect()
+    }
+
     /// A node by its index.
     pub fn at(&mut self, index: usize) -> &mut Node {
         &mut self.nodes[index]

@@ -3,6 +3,7 @@
 //! - [`fleet`] starts `redbutton-controller` and `redbutton-nodemgr` as a person would, one folder a fleet,
 //!   and takes everything down again, also after a panic;
 //! - [`agents`] are simulated node managers over the real link, thousands in one process;
+//! - [`incident`] replays the incidents of PDN-03-015 on them;
 //! - [`sleepers`] are processes to be killed, by the thousand;
 //! - [`ssh`] is the peer that people use today;
 //! - [`measure`] reads clocks and memory of other processes, and makes percentiles.
@@ -11,6 +12,7 @@
 
 pub mod agents;
 pub mod fleet;
+pub mod incident;
 pub mod measure;
 pub mod sleepers;
 pub mod ssh;

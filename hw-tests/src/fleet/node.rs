@@ -65,6 +65,12 @@ impl Node {
         &self.state
     }
 
+    /// Where its node manager logs.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// Starts its node manager and waits until it takes starts.
     ///
     /// # Errors
