@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::isolate::{self, Ended, Job, NeedsRoot};
-use crate::workspace::{Workspace, cargo};
-use crate::{run, tools};
+use crate::workspace::Workspace;
+use crate::{replay, run, tools};
 
 /// A benchmark ends within five minutes (PERFORMANCE.md); this much more is for a loaded machine.
 const CAP: Duration = Duration::from_secs(10 * 60);
@@ -48,15 +48,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         .into());
     }
     tools::debian(packages)?;
-    // The benchmarks start the programs that people run, from the folder they are in themselves.
-    let packages = [
-        "redbutton-hw-tests",
-        "redbutton-cli",
-        "redbutton-controller",
-        "redbutton-nodemgr",
-    ];
-    let packages = packages.iter().flat_map(|package| ["--package", package]);
-    run::loudly(cargo().args(["build", "--release", "--bins"]).args(packages))?;
+    replay::build(true)?;
 
     let mut command = vec![workspace.target.join(format!("release/bench-{name}")).into()];
     command.extend(arguments.options.iter().map(Into::into));
@@ -121,17 +113,10 @@ fn record(root: &Path, name: &str, values: &[(&str, &str)]) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => "# Benchmarks\n".to_owned(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let ask = |program: &str, arguments: &[&str]| {
-        run::quietly(Command::new(program).args(arguments).current_dir(root))
-            .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
-    };
-    let mut commit = ask("git", &["rev-parse", "--short", "HEAD"]);
-    if !ask("git", &["status", "--porcelain"]).is_empty() {
-        commit.push_str(" + changes");
-    }
     let row = format!(
-        "| {} | {commit} | {} | {} |",
-        ask("date", &["--utc", "+%F"]),
+        "| {} | {} | {} | {} |",
+        today(),
+        commit(root),
         machine(),
         joined(values)
     );
@@ -146,8 +131,27 @@ fn joined(values: &[(&str, &str)]) -> String {
         .join(" ")
 }
 
+/// The date, UTC.
+pub(crate) fn today() -> String {
+    ask(Command::new("date").args(["--utc", "+%F"]))
+}
+
+/// What is checked out, and whether it was changed.
+pub(crate) fn commit(root: &Path) -> String {
+    let git = |words: &[&str]| ask(Command::new("git").args(words).current_dir(root));
+    let mut commit = git(&["rev-parse", "--short", "HEAD"]);
+    if !git(&["status", "--porcelain"]).is_empty() {
+        commit.push_str(" + changes");
+    }
+    commit
+}
+
+fn ask(command: &mut Command) -> String {
+    run::quietly(command).map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
 /// Cores, model and kernel of this machine.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

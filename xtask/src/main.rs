@@ -1,8 +1,9 @@
 //! `cargo xtask …`: what a developer of Redbutton types. `test` runs everything, `lint` what needs no
 //! privilege, `bench` measures, `demo` tells the story on this machine's real kernel.
 //!
-//! Map: one module for each subcommand ([`mod@test`], [`lint`], [`mod@bench`], [`demo`]); [`isolate`] runs one command
-//! where it cannot reach the machine; [`tools`] installs what is missing; [`workspace`] knows where things lie.
+//! Map: one module for each subcommand ([`mod@test`], [`lint`], [`mod@bench`], [`demo`]; incidents and soaks are both
+//! [`replay`]); [`isolate`] runs one command where it cannot reach the machine; [`tools`] installs what is missing;
+//! [`workspace`] knows where things lie.
 //! It depends on none of our crates and on no runtime: it must build in seconds, before anything else does.
 
 mod bench;
@@ -10,6 +11,7 @@ mod cgroup;
 mod demo;
 mod isolate;
 mod lint;
+mod replay;
 mod run;
 mod test;
 mod tools;
@@ -42,6 +44,10 @@ enum Command {
     Lint,
     /// Measure one thing against its peer and print one last line `NAME: key=value …`
     Bench(bench::Arguments),
+    /// Replay incidents of PlanetLab's first months: what each fault does, and what Redbutton does about it
+    Incidents(replay::IncidentsArguments),
+    /// Break things for hours and check that nothing was forgotten; the log goes to docs/soak
+    Soak(replay::SoakArguments),
     /// Watch a runaway slice being killed: a controller and three nodes on this machine's own cgroups
     Demo(demo::Arguments),
     /// Run any command isolated from this machine, as `test` runs the tests; fails when it leaves something behind
@@ -65,6 +71,8 @@ fn dispatch(command: &Command) -> Result<u8> {
         Command::Test(arguments) => test::main(arguments),
         Command::Lint => lint::main(),
         Command::Bench(arguments) => bench::main(arguments),
+        Command::Incidents(arguments) => replay::incidents(arguments),
+        Command::Soak(arguments) => replay::soak(arguments),
         Command::Demo(arguments) => demo::main(arguments),
         Command::Isolate(arguments) => isolate::main(arguments),
         Command::IsolateOuter(arguments) => isolate::outer(arguments),

@@ -256,9 +256,11 @@ fn summary(tally: &Tally, times: &[(String, Duration)], failures: &[String]) -> 
     for (package, time) in tally.by_package() {
         println!("  {:>12}  {package}", run::duration(time));
     }
-    if !tally.skipped.is_empty() {
-        println!("── skipped");
-        for (test, reason) in &tally.skipped {
+    for (what, tests) in [("partial", &tally.partial), ("skipped", &tally.skipped)] {
+        if !tests.is_empty() {
+            println!("── {what}");
+        }
+        for (test, reason) in tests {
             println!("  {test}: {reason}");
         }
     }
@@ -271,6 +273,9 @@ fn summary(tally: &Tally, times: &[(String, Duration)], failures: &[String]) -> 
         for test in &tally.failures {
             println!("  {test}");
         }
+    }
+    if let Some(line) = tally.incidents() {
+        println!("{line}");
     }
     println!(
         "{} passed, {} failed, {} skipped",

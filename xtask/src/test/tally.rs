@@ -1,11 +1,25 @@
 //! Reads the output of `cargo test -- --show-output`: counts, times by package, and which passing tests said
-//! `skipped: REASON`. Pure: lines in, numbers out (the clock of the durations apart).
+//! `skipped: REASON` or `partial: REASON`. Pure: lines in, numbers out (the clock of the durations apart).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// What a test that cannot run here prints.
 const SKIPPED: &str = "skipped: ";
+/// What a replay of an incident prints that shows less than is asked for. It has passed what it asserts.
+const PARTIAL: &str = "partial: ";
+/// The test binary of the incidents: `incidents-0123`.
+const INCIDENTS: &str = "incidents-";
+
+/// The tests of incidents among all.
+#[derive(Default)]
+struct Incidents {
+    /// Partial and skipped ones included.
+    said_passed: usize,
+    partial: usize,
+    failed: usize,
+    skipped: usize,
+}
 
 /// The sum over any number of test binaries.
 pub(super) struct Tally {
@@ -16,6 +30,9 @@ pub(super) struct Tally {
     pub(super) failed: usize,
     /// Test and reason.
     pub(super) skipped: Vec<(String, String)>,
+    /// Test and what is missing. Such tests are among the passed ones.
+    pub(super) partial: Vec<(String, String)>,
+    incidents: Incidents,
     /// Names of failed tests.
     pub(super) failures: Vec<String>,
     marked: usize,
@@ -35,6 +52,8 @@ impl Tally {
             passed: 0,
             failed: 0,
             skipped: Vec::new(),
+            partial: Vec::new(),
+            incidents: Incidents::default(),
             failures: Vec::new(),
             marked: 0,
             times: BTreeMap::new(),
@@ -47,6 +66,20 @@ impl Tally {
     /// Tests that really ran and passed.
     pub(super) fn passed(&self) -> usize {
         self.passed.saturating_sub(self.marked)
+    }
+
+    /// The closing line of the incidents, when one was among the tests.
+    pub(super) fn incidents(&self) -> Option<String> {
+        let Incidents {
+            said_passed,
+            partial,
+            failed,
+            skipped,
+        } = self.incidents;
+        let passed = said_passed.saturating_sub(partial + skipped);
+        (said_passed + failed > 0).then(|| {
+            format!("incidents: passed={passed} partial={partial} failed={failed} skipped={skipped}")
+        })
     }
 
     /// Something that is not a test of cargo's was skipped.
@@ -114,13 +147,28 @@ impl Tally {
             .and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
             self.dumped = Some(name.to_owned());
-        } else if let Some(reason) = line.trim_start().strip_prefix(SKIPPED)
-            // Once for each test, however often it says so.
+            return;
+        }
+        let line = line.trim_start();
+        let incident = usize::from(self.is_incident());
+        // Once for each test, however often it says so.
+        if let Some(reason) = line.strip_prefix(SKIPPED)
             && let Some(name) = self.dumped.take()
         {
             self.marked += 1;
+            self.incidents.skipped += incident;
             self.skipped.push((self.qualified(&name), reason.to_owned()));
+        } else if let Some(missing) = line.strip_prefix(PARTIAL)
+            && let Some(name) = self.dumped.take()
+        {
+            self.incidents.partial += incident;
+            self.partial.push((self.qualified(&name), missing.to_owned()));
         }
+    }
+
+    /// Whether the binary that runs now is that of the incidents.
+    fn is_incident(&self) -> bool {
+        self.running().is_some_and(|binary| binary.starts_with(INCIDENTS))
     }
 
     /// `3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
@@ -132,9 +180,16 @@ impl Tally {
             let Ok(number) = number.parse::<usize>() else {
                 continue;
             };
+            let incidents = if self.is_incident() { number } else { 0 };
             match what {
-                "passed" => self.passed += number,
-                "failed" => self.failed += number,
+                "passed" => {
+                    self.passed += number;
+                    self.incidents.said_passed += incidents;
+                }
+                "failed" => {
+                    self.failed += number;
+                    self.incidents.failed += incidents;
+                }
                 _ => {}
             }
         }
@@ -214,6 +269,40 @@ test authz/src/lib.rs - (line 3) ... ok
 
 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s";
 
+    const INCIDENTS: &str = "\
+     Running tests/incidents/main.rs (target/debug/deps/incidents-77aa)
+
+running 4 tests
+test port_0 ... ok
+test dos_attack ... ok
+test sydney1 ... ok
+test uiuc3 ... FAILED
+
+successes:
+
+---- dos_attack stdout ----
+── 23 “DOS attack” (24 Apr 2003)
+partial: the fleet view names the slice: there is no flow auditor yet
+
+---- sydney1 stdout ----
+skipped: qemu: not here
+
+successes:
+    dos_attack
+    port_0
+    sydney1
+
+failures:
+
+---- uiuc3 stdout ----
+partial: of a failing test, which counts as failed
+
+failures:
+    uiuc3
+
+test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.01s
+";
+
     fn fed() -> (Tally, Vec<&'static str>) {
         let mut tally = Tally::new(HashMap::from([("authz-0f1e".into(), "redbutton-authz".into())]));
         let shown = OUTPUT.lines().filter(|line| tally.feed(line)).collect();
@@ -247,6 +336,27 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert!(!shown.contains(&"some noise"));
         assert!(shown.contains(&"---- a::fails stdout ----"));
         assert!(shown.contains(&"test a::passes ... ok"));
+    }
+
+    #[test]
+    fn a_partial_incident_passes_and_is_listed_and_counted_apart() {
+        let mut tally = Tally::new(HashMap::new());
+        for line in INCIDENTS.lines() {
+            tally.feed(line);
+        }
+        assert_eq!((tally.passed(), tally.failed, tally.skipped.len()), (2, 1, 1));
+        assert_eq!(
+            tally.partial,
+            [(
+                "incidents-77aa dos_attack".to_owned(),
+                "the fleet view names the slice: there is no flow auditor yet".to_owned()
+            )]
+        );
+        assert_eq!(
+            tally.incidents().as_deref(),
+            Some("incidents: passed=1 partial=1 failed=1 skipped=1")
+        );
+        assert_eq!(fed().0.incidents(), None, "where no incident was among the tests");
     }
 
     #[test]
