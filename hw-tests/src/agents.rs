@@ -69,6 +69,12 @@ impl Agent {
         &self.0.name
     }
 
+    /// Its node's id.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
     /// Of the boot that runs now.
     #[must_use]
     pub fn boot_id(&self) -> String {

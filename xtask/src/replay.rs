@@ -93,7 +93,7 @@ pub(crate) fn incidents(arguments: &IncidentsArguments) -> Result<u8> {
     Ok(0)
 }
 
-/// The subcommand `soak`.
+/// The subcommand `soak`. Debug builds here, too: assertions are in those alone.
 pub(crate) fn soak(arguments: &SoakArguments) -> Result<u8> {
     let name = arguments.name.as_str();
     if !SOAKS.contains(&name) {
@@ -106,12 +106,12 @@ pub(crate) fn soak(arguments: &SoakArguments) -> Result<u8> {
         .into());
     }
     let workspace = Workspace::read()?;
-    build(true)?;
+    build(false)?;
     let path = workspace
         .root
         .join(format!("docs/soak/{name}-{}.log", bench::today()));
     let mut log = begin(&path, &workspace.root, arguments)?;
-    let mut command = vec![workspace.target.join(format!("release/soak-{name}")).into()];
+    let mut command = vec![workspace.target.join(format!("debug/soak-{name}")).into()];
     command.extend(arguments.options.iter().map(Into::into));
     let job = Job {
         command,
