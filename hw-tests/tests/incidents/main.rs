@@ -18,6 +18,8 @@ macro_rules! incidents {
 }
 
 incidents! {
+    /// 30 Dec 2002, “Cron hangage”
+    cron_hangage = 8;
     /// 29 Jan 2003, “nodes rebooted”
     nodes_rebooted = 14;
     /// 24 Apr 2003, “DOS attack”, and 1 May 2003, “2 DOS”

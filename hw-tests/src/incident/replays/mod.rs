@@ -1,23 +1,27 @@
 //! The replays, one module for each. What they have in common is small: a fleet with its logs kept, and simulated
 //! agents.
 
+mod cron_hangage;
 mod dos_attack;
 mod nodes_rebooted;
 mod tcp_port_probe;
 
 use anyhow::{Context, Result, ensure};
+use link::DialConfig;
+use proto::bundle::Bundle;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::{Incident, Story};
-use crate::agents::{Agent, attach, enrol};
+use crate::agents::{Agent, Crowd, attach, enrol};
 use crate::fleet::Fleet;
 
 /// Every incident that can be replayed, in the order of the list.
 #[must_use]
 pub fn all() -> &'static [Incident] {
     const ALL: &[Incident] = &[
+        cron_hangage::INCIDENT,
         nodes_rebooted::INCIDENT,
         dos_attack::INCIDENT,
         tcp_port_probe::INCIDENT,
@@ -27,7 +31,14 @@ pub fn all() -> &'static [Incident] {
 
 /// A fleet with these sites; its logs are kept on failure.
 fn fleet(story: &mut Story, sites: &[&str]) -> Result<Fleet> {
-    let fleet = Fleet::start()?;
+    fleet_with(story, sites, "")
+}
+
+/// The same with `more` at the end of the daemons' section of the controller's configuration.
+fn fleet_with(story: &mut Story, sites: &[&str], more: &str) -> Result<Fleet> {
+    // Silent links die within 2 s, as in any fleet of tests.
+    let more = format!("{more}[nodes]\nkeepalive_interval_ms = 1000\nkeepalive_timeout_ms = 1000\n");
+    let fleet = Fleet::start_with(&more)?;
     story.keep_fleet(&fleet);
     for site in sites {
         fleet.site(site)?;
@@ -63,12 +74,23 @@ impl Simulated {
         })
     }
 
-    /// Enrols nodes `PREFIX-0` and on, and returns when all are attached.
+    /// Enrols nodes `PREFIX-0` and on.
+    fn enrol(&self, fleet: &Fleet, prefix: &str, site: &str, count: u32) -> Result<Vec<Bundle>> {
+        let (state, daemons) = (fleet.state(), fleet.daemons());
+        self.runtime
+            .block_on(enrol(&state, prefix, site, count, &daemons))
+    }
+
+    /// Starts an agent for each, all in the same moment.
+    fn start(&self, bundles: &[Bundle], dial: DialConfig) -> Result<Crowd> {
+        let _inside = self.runtime.enter();
+        Crowd::start(bundles, bundles.len(), dial, &self.end)
+    }
+
+    /// Enrols nodes and returns when all are attached.
     fn attach(&self, fleet: &Fleet, prefix: &str, site: &str, count: u32) -> Result<Vec<Agent>> {
-        self.runtime.block_on(async {
-            let bundles = enrol(&fleet.state(), prefix, site, count, &fleet.daemons()).await?;
-            attach(&bundles, &self.end).await
-        })
+        let bundles = self.enrol(fleet, prefix, site, count)?;
+        self.runtime.block_on(attach(&bundles, &self.end))
     }
 
     fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
