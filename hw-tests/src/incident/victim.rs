@@ -2,7 +2,7 @@
 //! believes: neither the fleet nor its controller has a say in it.
 //!
 //! One thread for each victim takes whatever the kernel has queued, round by round. After two more rounds everything
-//! that was under way at some moment has been counted; from then on silence is shown without waiting for time to
+//! that the kernel had at some moment has been counted; from then on silence is shown without waiting for time to
 //! pass, by witnesses: others that go on while not one more of the silent comes ([`Web::fall_silent`],
 //! [`Ports::fall_silent`]).
 
@@ -103,7 +103,9 @@ impl<K: Ord + Clone + Send + 'static> Counter<K> {
 
     /// Shows that none of `silent` comes any more, while each of the `witnesses` does.
     fn fall_silent(&self, silent: &[K], witnesses: &[K]) -> Result<()> {
-        // What was under way is taken first: the round that is being made may be past it, the next is not.
+        // What was under way comes first: at the witnesses' side as theirs does, ...
+        self.come("requests of witnesses", witnesses, 2)?;
+        // ... in the kernel's queue once a whole round has been made: the one that is being made may be past it.
         let round = self.rounds.load(Ordering::Relaxed);
         wait_for("two rounds of the victim", || {
             (self.rounds.load(Ordering::Relaxed) >= round + 2).then_some(())
