@@ -4,23 +4,26 @@
 //! To be run in lab guests alone; the program is `lab-hog`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, pause, setgroups, setresgid, setresuid};
 
 /// `nobody`: root is exempt from `fs.file-max` and from project quotas, so a fault by root would prove nothing.
 const NOBODY: u32 = 65_534;
 
-/// Becomes an ordinary user, for good.
+/// Becomes an ordinary user for good, unless that is what we are.
 ///
 /// # Errors
 /// When that is not allowed.
 pub fn become_nobody() -> Result<()> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
     let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     setgroups(&[group]).context("cannot leave root's groups")?;
     setresgid(group, group, group).context("cannot leave root's group")?;
@@ -35,22 +38,60 @@ fn hold(said: &str) -> Result<()> {
     }
 }
 
-/// Opens `/dev/null` until the machine's file table is full or `at_most` are open, and keeps them.
+/// Opens `/dev/null` until the machine's file table is full or `at_most` are open, and keeps them. An ordinary user
+/// may not raise the limit of one process, so there are as many processes as it takes.
 ///
 /// # Errors
-/// When it may not raise its own limit.
+/// When it cannot fork.
 pub fn descriptors(at_most: u64) -> Result<()> {
-    setrlimit(Resource::RLIMIT_NOFILE, at_most + 16, at_most + 16).context("cannot raise RLIMIT_NOFILE")?;
+    let (_, each) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
+    setrlimit(Resource::RLIMIT_NOFILE, each, each).context("cannot raise RLIMIT_NOFILE")?;
     become_nobody()?;
+    let mut total = 0;
+    while total < at_most {
+        let (mut reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        if sys::fork().context("cannot fork")? {
+            drop(reader);
+            return open_and_hold(writer, at_most - total);
+        }
+        drop(writer);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).context("a child does not say")?;
+        let (count, why) = said.split_once(' ').context("a child said nothing")?;
+        total += count.parse::<u64>().context("a child said no number")?;
+        // Its own limit: the next child goes on. The machine's: there is no more.
+        if why != Errno::EMFILE.desc() {
+            return hold(&format!("descriptors: {total} open, then: {why}"));
+        }
+    }
+    hold(&format!("descriptors: {total} open, its own bound"))
+}
+
+/// How long a hungry process waits before it tries again.
+const HUNGRY: Duration = Duration::from_millis(5);
+
+/// One process' share: as many as its limit lets it, told through the pipe, and kept. Once the machine has no more it
+/// takes every one that somebody else gives back.
+fn open_and_hold(mut writer: PipeWriter, at_most: u64) -> Result<()> {
     let mut open = Vec::new();
     let why = loop {
+        if open.len() as u64 >= at_most {
+            break Errno::EMFILE;
+        }
         match File::open("/dev/null") {
-            Ok(_) if open.len() as u64 >= at_most => break "its own bound".to_owned(),
             Ok(file) => open.push(file),
-            Err(error) => break error.to_string(),
+            Err(error) => break error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw),
         }
     };
-    hold(&format!("descriptors: {} open, then {why}", open.len()))
+    write!(writer, "{} {}", open.len(), why.desc()).context("nobody listens")?;
+    drop(writer);
+    loop {
+        if why == Errno::EMFILE {
+            pause();
+        }
+        open.extend(File::open("/dev/null"));
+        std::thread::park_timeout(HUNGRY);
+    }
 }
 
 /// A fork bomb: every process forks as fast as it can, until `count` were made or `life` is over.
@@ -118,11 +159,17 @@ pub fn memory(mib: usize) -> Result<()> {
     }
 }
 
-/// Keeps `threads` processors busy for `life`.
+/// Keeps `threads` processors busy for `life`; in real time it goes before everything but the kernel's interrupts.
 ///
 /// # Errors
-/// When a thread cannot be started.
-pub fn cpu(threads: u32, life: Duration) -> Result<()> {
+/// When a thread cannot be started, or real time is not allowed.
+pub fn cpu(threads: u32, life: Duration, real_time: bool) -> Result<()> {
+    if real_time {
+        // The kernel keeps 5 % for everybody else unless it is told not to.
+        let runtime = "/proc/sys/kernel/sched_rt_runtime_us";
+        std::fs::write(runtime, "-1").with_context(|| format!("cannot write {runtime}"))?;
+        sys::first_in_first_out().context("cannot become a real-time process")?;
+    }
     let end = Instant::now() + life;
     println!("cpu: {threads} threads for {} s", life.as_secs());
     let threads: Vec<_> = (0..threads)
@@ -165,9 +212,10 @@ pub fn disk(path: &Path, mib: u64, as_root: bool) -> Result<()> {
 }
 
 mod sys {
-    //! The one system call that has no safe form.
+    //! The system calls that have no safe form.
 
     use nix::errno::Errno;
+    use nix::libc;
     use nix::unistd::{ForkResult, fork as unsafe_fork};
 
     /// Forks; true in the child.
@@ -178,5 +226,14 @@ mod sys {
             ForkResult::Child => Ok(true),
             ForkResult::Parent { .. } => Ok(false),
         }
+    }
+
+    /// The highest real-time priority for this process and the threads that it will start.
+    #[expect(unsafe_code, reason = "nix has no sched_setscheduler")]
+    pub(super) fn first_in_first_out() -> Result<(), Errno> {
+        let parameter = libc::sched_param { sched_priority: 99 };
+        // SAFETY: it reads a struct that lives until it returns; 0 is the calling process.
+        Errno::result(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) })
+            .map(drop)
     }
 }

@@ -5,10 +5,10 @@
 //! was started ends when its owner is dropped.
 
 pub mod console;
-pub mod mail;
-mod wake;
 pub mod hog;
-pub mod machine;
-pub mod net;
 pub mod image;
+pub mod machine;
+pub mod mail;
+pub mod net;
 pub mod power;
+mod wake;

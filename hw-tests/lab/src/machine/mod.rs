@@ -170,6 +170,41 @@ impl Guest {
             .execute("device_del", &json!({"id": format!("disk{index}")}))?;
         self.qmp.wait_event(since, "DEVICE_DELETED", START).map(drop)
     }
+
+    /// Puts a disk that was pulled back in; nothing when it is there.
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub fn put_disk(&self, index: usize) -> Result<()> {
+        let id = format!("disk{index}");
+        let devices = self
+            .qmp
+            .execute("qom-list", &json!({"path": "/machine/peripheral"}))?;
+        let there = devices
+            .as_array()
+            .is_some_and(|all| all.iter().any(|each| each["name"] == id.as_str()));
+        if there {
+            return Ok(());
+        }
+        let disk = self
+            .config
+            .disks
+            .get(index)
+            .with_context(|| format!("{} has no disk {index}", self.config.name))?;
+        // A drive goes with the device that was pulled: its name is free again, but a new one is simpler to tell apart.
+        let node = format!("again{index}");
+        let file = json!({"driver": "file", "filename": disk.path});
+        self.qmp.execute(
+            "blockdev-add",
+            &json!({"node-name": node, "driver": disk.format, "file": file}),
+        )?;
+        self.qmp
+            .execute(
+                "device_add",
+                &json!({"driver": "virtio-blk-pci", "drive": node, "serial": disk.serial, "id": id}),
+            )
+            .map(drop)
+    }
 }
 
 impl Drop for Guest {
