@@ -6,6 +6,7 @@
 //! its cgroups, also after a panic; a panic shows the tail of every daemon's log.
 
 mod node;
+mod place;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 pub use node::Node;
+pub use place::Place;
 pub use process::Daemon;
 
 /// How long any single wait may take.
@@ -23,9 +25,7 @@ pub const CAP: Duration = Duration::from_secs(30);
 /// A controller, its people, and its nodes.
 pub struct Fleet {
     folder: tempfile::TempDir,
-    mount: PathBuf,
-    people_port: u16,
-    daemons_port: u16,
+    place: Place,
     controller: Option<Daemon>,
     /// Environment of the next controller: crash points.
     crash_at: Option<String>,
@@ -65,22 +65,26 @@ pub fn program(name: &str) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When it never does; the text names `what`.
-pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
-    let deadline = Instant::now() + CAP;
+pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> Result<T> {
+    wait_for_at_most(CAP, what, ready)
+}
+
+/// The same with another cap.
+///
+/// # Errors
+/// When it never does; the text names `what`.
+pub fn wait_for_at_most<T>(cap: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = Instant::now() + cap;
     loop {
         if let Some(value) = ready() {
             return Ok(value);
         }
         if Instant::now() > deadline {
-            bail!("{what}: not within {CAP:?}");
+            bail!("{what}: not within {cap:?}");
         }
         // Conditions are read from files and programs: nothing to block on.
         std::thread::park_timeout(Duration::from_millis(10));
     }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 impl Fleet {
@@ -97,22 +101,28 @@ impl Fleet {
     /// # Errors
     /// When a step fails; the text has the program's own words.
     pub fn start_with(more: &str) -> Result<Self> {
+        Self::start_at(Place::here()?, more)
+    }
+
+    /// The same with the controller and its people somewhere else.
+    ///
+    /// # Errors
+    /// When a step fails; the text has the program's own words.
+    pub fn start_at(place: Place, more: &str) -> Result<Self> {
         let mut fleet = Self {
             folder: tempfile::Builder::new().prefix("redbutton-fleet-").tempdir()?,
-            mount: mount()?,
-            people_port: free_port()?,
-            daemons_port: free_port()?,
+            place,
             controller: None,
             crash_at: None,
             nodes: Vec::new(),
         };
-        let (people, daemons) = (fleet.people(), format!("127.0.0.1:{}", fleet.daemons_port));
+        let (people, daemons) = (fleet.people(), fleet.daemons());
         fleet.admin(&[
             "init",
             "--state",
             &fleet.state().display().to_string(),
             "--name",
-            "127.0.0.1",
+            fleet.place.host(),
             "--name",
             "localhost",
             "--support",
@@ -148,13 +158,13 @@ impl Fleet {
     /// Where people dial.
     #[must_use]
     pub fn people(&self) -> String {
-        format!("127.0.0.1:{}", self.people_port)
+        self.place.people()
     }
 
     /// Where daemons dial.
     #[must_use]
     pub fn daemons(&self) -> String {
-        format!("127.0.0.1:{}", self.daemons_port)
+        self.place.daemons()
     }
 
     /// The controller's process.
@@ -178,14 +188,27 @@ impl Fleet {
         if let Some(point) = &self.crash_at {
             command.env("REDBUTTON_CRASH_AT", point);
         }
-        let mut daemon = Daemon::start("controller", &mut command, &self.path("controller.log"))?;
-        for port in [self.people_port, self.daemons_port] {
-            daemon.wait_for(&format!("controller on port {port}"), || {
-                std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop)
+        let log = self.path("controller.log");
+        let mut daemon = self
+            .place
+            .inside(|| Daemon::start("controller", &mut command, &log))??;
+        for address in [self.people(), self.daemons()] {
+            daemon.wait_for(&format!("controller at {address}"), || {
+                let stream = self
+                    .place
+                    .inside(|| std::net::TcpStream::connect(&address))
+                    .ok()?;
+                stream.ok().map(drop)
             })?;
         }
         self.controller = Some(daemon);
         Ok(())
+    }
+
+    /// The last lines that the controller said.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        self.controller.as_ref().map(Daemon::tail).unwrap_or_default()
     }
 
     /// Ends the controller by SIGKILL.
@@ -203,9 +226,8 @@ impl Fleet {
     /// # Errors
     /// When it fails; the text has its own words.
     pub fn admin(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(program("redbutton-controller")?)
-            .args(arguments)
-            .output()?;
+        let mut command = Command::new(program("redbutton-controller")?);
+        let output = self.place.inside(|| command.args(arguments).output())??;
         succeeded("redbutton-controller", arguments, &output)
     }
 
@@ -214,12 +236,13 @@ impl Fleet {
     /// # Errors
     /// When the program cannot be run.
     pub fn redbutton(&self, person: &str, arguments: &[&str]) -> Result<Output> {
-        let program = program("redbutton")?;
-        Command::new(program)
+        let mut command = Command::new(program("redbutton")?);
+        command
             .env("REDBUTTON_BUNDLE", self.bundle(person))
             .args(arguments)
-            .stdin(std::process::Stdio::null())
-            .output()
+            .stdin(std::process::Stdio::null());
+        self.place
+            .inside(|| command.output())?
             .context("running redbutton")
     }
 
@@ -315,7 +338,7 @@ impl Fleet {
     /// When a step fails.
     pub fn node(&mut self, name: &str, site: &str, more: &str) -> Result<usize> {
         let bundle = self.enrol(name, site)?;
-        let node = Node::new(name, &self.mount, self.folder.path(), &bundle, more)?;
+        let node = Node::new(name, &mount()?, self.folder.path(), &bundle, more)?;
         self.nodes.push(node);
         let index = self.nodes.len() - 1;
         self.nodes[index].start()?;

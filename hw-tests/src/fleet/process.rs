@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -48,9 +49,22 @@ impl Daemon {
     ///
     /// # Errors
     /// When it does not come true; the text has the tail of the log.
-    pub fn wait_for<T>(&mut self, what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
+    pub fn wait_for<T>(&mut self, what: &str, ready: impl FnMut() -> Option<T>) -> Result<T> {
+        self.wait_for_at_most(super::CAP, what, ready)
+    }
+
+    /// The same with another cap.
+    ///
+    /// # Errors
+    /// When it does not come true; the text has the tail of the log.
+    pub fn wait_for_at_most<T>(
+        &mut self,
+        cap: Duration,
+        what: &str,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
         let mut ended = None;
-        let found = super::wait_for(what, || {
+        let found = super::wait_for_at_most(cap, what, || {
             ended = self.child.try_wait().ok().flatten();
             if ended.is_some() {
                 Some(None)
