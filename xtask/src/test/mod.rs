@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::isolate::{self, Ended, Job};
 use crate::workspace::{Workspace, cargo};
-use crate::{demo, lint, run, tools};
+use crate::{demo, lab, lint, package, run, tools};
 use tally::Tally;
 
 /// Tests that hammer a parser with made-up input carry this in their name; the fuzz run repeats them with more cases.
@@ -26,6 +26,9 @@ const FUZZED: &str = "never_panics";
 
 /// The package whose tests start the programs of others.
 const LAB: &str = "redbutton-hw-tests";
+
+/// The packages whose tests start guests.
+const LABS: &[&str] = &[LAB, "redbutton-lab"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -45,6 +48,15 @@ pub(crate) struct Arguments {
 impl Arguments {
     fn is_everything(&self) -> bool {
         self.filters.is_empty() && self.packages.is_empty()
+    }
+
+    /// Whether guests may be started.
+    fn needs_lab(&self) -> bool {
+        self.packages.is_empty()
+            || self
+                .packages
+                .iter()
+                .any(|package| LABS.contains(&package.as_str()))
     }
 
     fn selection(&self) -> Vec<String> {
@@ -72,6 +84,16 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
     let started = Instant::now();
     let owners = build(&workspace, arguments)?;
     timed("build", started);
+
+    // Elsewhere the tests of the lab say themselves what they miss.
+    if isolate::is_root() && arguments.needs_lab() && tools::has_apt() {
+        let started = Instant::now();
+        let made = lab::images(&workspace, true).and_then(|()| package::build(&workspace, true).map(drop));
+        if let Err(error) = made {
+            failures.push(format!("the lab's guests: {error:#}"));
+        }
+        timed("lab images", started);
+    }
 
     if arguments.is_everything() {
         let started = Instant::now();
@@ -109,18 +131,22 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         failures.extend(session.run("fuzz", command, vec![cases], &mut tally)?);
         timed("fuzz run", started);
 
-        let started = Instant::now();
-        match demo::check(&workspace, &mut |line| println!("{line}")) {
-            Ok(()) => tally.passed += 1,
-            Err(error) if error.downcast_ref::<isolate::NeedsRoot>().is_some() => {
-                tally.skip("demo", &format!("{error:#}"))
+        type Demo = fn(&Workspace, &mut dyn FnMut(&str)) -> Result<()>;
+        let demos: [(&str, Demo); 2] = [("demo", demo::check), ("demo --lab", demo::check_in_lab)];
+        for (name, check) in demos {
+            let started = Instant::now();
+            match check(&workspace, &mut |line| println!("{line}")) {
+                Ok(()) => tally.passed += 1,
+                Err(error) if error.downcast_ref::<isolate::NeedsRoot>().is_some() => {
+                    tally.skip(name, &format!("{error:#}"));
+                }
+                Err(error) => {
+                    tally.failed += 1;
+                    failures.push(format!("{name}: {error:#}"));
+                }
             }
-            Err(error) => {
-                tally.failed += 1;
-                failures.push(format!("demo: {error:#}"));
-            }
+            timed(name, started);
         }
-        timed("demo", started);
     }
     Ok(summary(&tally, &times, &failures))
 }
@@ -209,6 +235,7 @@ impl Session<'_> {
                 self.workspace.target.join("debug").into(),
             ),
         ]);
+        environment.extend(lab::environment(self.workspace));
         println!("── {name}: isolated, everything is kept in {}", path.display());
         let job = Job {
             command,
