@@ -239,7 +239,19 @@ impl Fleet {
     /// Audits what an order came to.
     fn note_end(&self, open: &super::state::Open) {
         let counts = open.tracker.counts(|_| true).into();
-        let note = what_it_came_to(&open.record, &counts, self.now());
+        let site = match &open.record.scope {
+            proto::Scope::Node(node) => {
+                let state = self.lock();
+                let member = state
+                    .roster
+                    .index(*node)
+                    .and_then(|index| state.roster.get(index));
+                member.map(|member| member.site.clone())
+            }
+            proto::Scope::Site(site) => Some(site.clone()),
+            proto::Scope::Fleet => None,
+        };
+        let note = what_it_came_to(&open.record, site, &counts, self.now());
         let unwritten = self.unwritten.clone();
         drop(tokio::spawn(async move { unwritten.note(note).await }));
     }
@@ -292,7 +304,13 @@ impl Fleet {
     }
 }
 
-fn what_it_came_to(record: &OrderRecord, counts: &proto::v1::OutcomeCounts, version: proto::Version) -> Note {
+/// `site`: whose people may read it, that of the node where it is about one.
+fn what_it_came_to(
+    record: &OrderRecord,
+    site: Option<proto::SiteName>,
+    counts: &proto::v1::OutcomeCounts,
+    version: proto::Version,
+) -> Note {
     let mut parts = Vec::new();
     for (count, word) in [
         (counts.killed, "killed"),
@@ -312,10 +330,9 @@ fn what_it_came_to(record: &OrderRecord, counts: &proto::v1::OutcomeCounts, vers
     } else {
         parts.join(", ")
     };
-    let (node, site) = match &record.scope {
-        proto::Scope::Node(node) => (Some(*node), None),
-        proto::Scope::Site(site) => (None, Some(site.clone())),
-        proto::Scope::Fleet => (None, None),
+    let node = match &record.scope {
+        proto::Scope::Node(node) => Some(*node),
+        proto::Scope::Site(_) | proto::Scope::Fleet => None,
     };
     Note {
         draft: audit::Draft {

@@ -185,10 +185,12 @@ fn protected(story: &mut Story) -> Result<()> {
             }
         }
         // Written once the order is closed, by nobody in particular.
-        wait_for(&format!("the audit says what became of {name}"), || {
-            let said = stage.audit("alice", Some(name)).ok()?;
-            said.iter().any(|entry| entry["outcome"] == "done").then_some(())
-        })?;
+        for asking in ["alice", "admin-princeton"] {
+            wait_for(&format!("the audit tells {asking} what became of {name}"), || {
+                let said = stage.audit(asking, Some(name)).ok()?;
+                said.iter().any(|entry| entry["outcome"] == "done").then_some(())
+            })?;
+        }
         let elsewhere = stage.audit("admin-berkeley", Some(name))?;
         ensure!(
             elsewhere.is_empty(),
