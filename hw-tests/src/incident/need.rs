@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use lab::image::Kind;
+
 /// Something the machine may lack.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
@@ -50,6 +52,14 @@ impl Need {
     pub const QEMU: Need = Need {
         name: "qemu",
         probe: || runs("qemu-system-x86_64", "qemu-system-x86"),
+    };
+    /// What small lab nodes boot: made once, from Debian packages.
+    pub const SMALL: Need = Need {
+        name: "small image",
+        probe: || match crate::lab::no_image(Kind::Small) {
+            None => Ok(()),
+            Some(why) => Err(why),
+        },
     };
     /// Slivers of replays are bash scripts: it alone speaks TCP without another program.
     pub const BASH: Need = Need {

@@ -1,10 +1,18 @@
 //! The replays, one module for each. What they have in common is small: a fleet with its logs kept, and simulated
-//! agents.
+//! agents; what replays on lab nodes share is in [`machines`].
 
+mod berkeley_offline;
 mod cron_hangage;
 mod dos_attack;
+mod e1000;
+mod eating_cycles;
+mod machines;
 mod nodes_rebooted;
+mod princeton_oops;
+mod seattle_bootcd;
+mod sydney1;
 mod tcp_port_probe;
+mod uiuc3;
 
 use anyhow::{Context, Result, ensure};
 use link::DialConfig;
@@ -21,10 +29,17 @@ use crate::fleet::Fleet;
 #[must_use]
 pub fn all() -> &'static [Incident] {
     const ALL: &[Incident] = &[
+        e1000::INCIDENT,
         cron_hangage::INCIDENT,
+        eating_cycles::INCIDENT,
         nodes_rebooted::INCIDENT,
+        berkeley_offline::INCIDENT,
+        uiuc3::INCIDENT,
+        sydney1::INCIDENT,
         dos_attack::INCIDENT,
         tcp_port_probe::INCIDENT,
+        princeton_oops::INCIDENT,
+        seattle_bootcd::INCIDENT,
     ];
     ALL
 }
