@@ -49,11 +49,12 @@ fn panic_everywhere(story: &mut Story, lab: &mut Lab) -> Result<()> {
     }
     story.tell("the fleet", &format!("is up at {} sites", SITES.len()));
     for index in 0..SITES.len() {
-        story.tell("the fault", &Fault::Panic.commit(lab, index, GUILTY)?);
+        Fault::Panic.commit(lab, index, GUILTY)?;
+        story.tell(lab.at(index).name(), "panics, and stops");
     }
     for (index, site) in SITES.iter().enumerate() {
         lab.fleet.away(&format!("planet-{site}"))?;
-        ensure!(!lab.pings(index, 2)?, "the node at {site} still pings");
+        ensure!(!lab.pings(index, 1)?, "the node at {site} still pings");
     }
     story.tell("the fleet", "is away, and answers no ping");
     Ok(())

@@ -82,54 +82,49 @@ fn of_processes(node: &Node, ids: &[String; 2]) -> Result<Used> {
 }
 
 fn unprotected(story: &mut Story) -> Result<()> {
-    with_node(
-        story,
-        |spec| spec,
-        |story, lab| {
-            let node = lab.at(0);
-            let begun = |loops| -> Result<String> {
-                let text = node.must(&format!("{} >/dev/null 2>&1 & echo $!", hog(loops)))?;
-                Ok(text.trim().to_owned())
-            };
-            let ids = [begun(1)?, begun(LOOPS)?];
-            story.tell(
-                "two programs",
-                &format!("with 1 and {LOOPS} loops run outside of slivers"),
-            );
-            let percent = share(story, || of_processes(node, &ids))?;
-            ensure!(percent <= 20, "the neighbour got {percent} %: no harm was done");
-            Ok(())
-        },
-    )
+    with_node(story, |story, lab| {
+        let node = lab.at(0);
+        let begun = |loops| -> Result<String> {
+            let text = node.must(&format!("{} >/dev/null 2>&1 & echo $!", hog(loops)))?;
+            Ok(text.trim().to_owned())
+        };
+        let ids = [begun(1)?, begun(LOOPS)?];
+        story.tell(
+            "two programs",
+            &format!("with 1 and {LOOPS} loops run outside of slivers"),
+        );
+        let percent = share(story, || of_processes(node, &ids))?;
+        ensure!(percent <= 20, "the neighbour got {percent} %: no harm was done");
+        Ok(())
+    })
 }
 
 fn protected(story: &mut Story) -> Result<()> {
-    with_node(
-        story,
-        |spec| spec,
-        |story, lab| {
-            let node = lab.at(0);
-            node.exec(QUIET, &hog(1))?;
-            node.exec(GUILTY, &hog(LOOPS))?;
-            story.tell(
-                "the same programs",
-                &format!("run as {QUIET} and {GUILTY} on {NODE}"),
-            );
-            let percent = share(story, || of_slices(node))?;
-            ensure!(percent >= 40, "the neighbour got {percent} %");
-            story.shows(SHARE);
-            answers(story, lab)?;
-            story.shows(ANSWERS);
-            Ok(())
-        },
-    )
+    with_node(story, |story, lab| {
+        let node = lab.at(0);
+        node.exec(QUIET, &hog(1))?;
+        node.exec(GUILTY, &hog(LOOPS))?;
+        story.tell(
+            "the same programs",
+            &format!("run as {QUIET} and {GUILTY} on {NODE}"),
+        );
+        let percent = share(story, || of_slices(node))?;
+        ensure!(percent >= 40, "the neighbour got {percent} %");
+        story.shows(SHARE);
+        answers(story, lab)?;
+        story.shows(ANSWERS);
+        Ok(())
+    })
 }
 
 /// While both are busy, the agent says what runs, and kills the one and not the other.
 fn answers(story: &mut Story, lab: &Lab) -> Result<()> {
-    let (code, listed) = story.types(&lab.fleet, "alice", &["node", "ps", NODE])?;
-    println!("{listed}");
-    ensure!(code == 0, "exit code {code}: {listed}");
+    for slice in [QUIET, GUILTY] {
+        let words = ["node", "ps", NODE, "--slice", slice];
+        let (code, listed) = story.types(&lab.fleet, "alice", &words)?;
+        let processes = listed["processes"].as_array().map_or(0, Vec::len);
+        ensure!((code, processes) == (0, 1), "exit code {code}: {listed}");
+    }
     press(story, lab, "eats cycles")?;
     let node = lab.at(0);
     let alive = (node.processes(QUIET)?, node.processes(GUILTY)?);

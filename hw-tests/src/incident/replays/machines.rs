@@ -7,10 +7,10 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lab::console::Output;
 use serde_json::Value;
 
 use super::all_came_to;
@@ -26,8 +26,12 @@ pub(super) const GUILTY: &str = "princeton_runaway";
 pub(super) const QUIET: &str = "princeton_quiet";
 /// The node, where there is one.
 pub(super) const NODE: &str = "planet1";
-/// How long anybody tries to get something out of a node before they call it dead.
+/// What the shell at its console says when it listens.
+pub(super) const PROMPT: &str = "planet1:";
+/// How long anybody tries to log in before they call a node dead.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for a page; a good one takes a hundredth of it.
+const PAGE_PATIENCE: Duration = Duration::from_secs(2);
 /// Where the neighbour's pages are.
 const PORT: u16 = 8080;
 
@@ -67,14 +71,19 @@ fn keep(story: &mut Story, lab: &Lab) {
     }
 }
 
-/// A lab with one node at one site, ready.
-pub(super) fn with_node(
+/// A lab with one small node, ready.
+pub(super) fn with_node(story: &mut Story, body: impl FnOnce(&mut Story, &Lab) -> Result<()>) -> Result<()> {
+    with_this_node(story, &Spec::small(NODE, "princeton"), body)
+}
+
+/// A lab with one node, ready.
+pub(super) fn with_this_node(
     story: &mut Story,
-    more: fn(Spec) -> Spec,
+    spec: &Spec,
     body: impl FnOnce(&mut Story, &Lab) -> Result<()>,
 ) -> Result<()> {
     in_lab(story, &["princeton"], |story, lab| {
-        let index = lab.add(&more(Spec::small(NODE, "princeton")))?;
+        let index = lab.add(spec)?;
         lab.ready(index)?;
         ensure!(
             lab.can_log_in(0, crate::lab::CAP)?,
@@ -90,19 +99,28 @@ pub(super) fn lets_in(lab: &Lab, index: usize) -> Result<bool> {
     lab.can_log_in(index, PATIENCE)
 }
 
+/// Checks that the kernel of a node answers.
+pub(super) fn pings(lab: &Lab, index: usize) -> Result<()> {
+    wait_for("the answer to a ping", || lab.pings(index, 1).ok()?.then_some(()))
+}
+
 /// Waits until nobody can log in any more while the kernel still answers: the paper's “pingable but not sshable”.
-pub(super) fn shuts_out(story: &mut Story, lab: &Lab, index: usize) -> Result<()> {
+/// That must stay so for as many attempts.
+pub(super) fn shuts_out(story: &mut Story, lab: &Lab, index: usize, attempts: u32) -> Result<()> {
     wait_for("a node that lets nobody in", || {
         lets_in(lab, index).is_ok_and(|inside| !inside).then_some(())
     })?;
-    for attempt in 1..=3 {
-        ensure!(lab.pings(index, 10)?, "it does not ping any more");
+    for attempt in 1..=attempts {
+        pings(lab, index)?;
         ensure!(
             !lets_in(lab, index)?,
             "it recovered by itself, at attempt {attempt}"
         );
     }
-    story.tell(lab.at(index).name(), "pings, and lets nobody in, three times");
+    story.tell(
+        lab.at(index).name(),
+        &format!("pings, and lets nobody in, {attempts} times"),
+    );
     Ok(())
 }
 
@@ -126,15 +144,35 @@ pub(super) fn press_in_vain(story: &mut Story, lab: &Lab, reason: &str) -> Resul
     Ok(())
 }
 
+/// Waits until a node whose disk does not know the hold knows it again. What it let start before is told.
+pub(super) fn learns(story: &mut Story, lab: &Lab, index: usize) -> Result<()> {
+    let mut accepted = 0;
+    wait_for("the hold on the node", || {
+        let said = tries(lab, index, GUILTY).ok()?;
+        accepted += u32::from(said.status == 0);
+        (said.status == 5).then_some(())
+    })?;
+    story.fact("starts that it took before the controller had told it", accepted);
+    Ok(())
+}
+
+/// Somebody on the node starts a sliver.
+fn tries(lab: &Lab, index: usize, slice: &str) -> Result<Output> {
+    lab.at(index)
+        .run(&format!("redbutton-nodemgr exec {slice} -- /bin/true"))
+}
+
 /// Checks that a node which is back refuses the killed slice, for that reason, and takes its neighbour.
 pub(super) fn obeys(story: &mut Story, lab: &Lab, index: usize, reason: &str) -> Result<()> {
     let node = lab.at(index);
-    let try_it = |slice: &str| node.run(&format!("redbutton-nodemgr exec {slice} -- /bin/true"));
-    let said = wait_for("the hold on the node", || {
-        try_it(GUILTY).ok().filter(|said| said.status == 5)
-    })?;
-    ensure!(said.text.contains(reason), "refused otherwise: {}", said.text);
-    let said = try_it(QUIET)?;
+    let said = tries(lab, index, GUILTY)?;
+    ensure!(
+        said.status == 5 && said.text.contains(reason),
+        "exit code {}: {}",
+        said.status,
+        said.text
+    );
+    let said = tries(lab, index, QUIET)?;
     ensure!(said.status == 0, "{QUIET} is refused too: {}", said.text);
     story.tell(
         node.name(),
@@ -160,7 +198,7 @@ impl<'a> Neighbour<'a> {
             process: String::new(),
         };
         wait_for("the neighbour's first page", || neighbour.works().then_some(()))?;
-        neighbour.process = neighbour.server()?;
+        neighbour.process = wait_for("the neighbour alone", || neighbour.server().ok())?;
         story.tell(QUIET, "serves pages");
         Ok(neighbour)
     }
@@ -182,8 +220,8 @@ impl<'a> Neighbour<'a> {
     fn page(&self) -> Result<String> {
         let address = SocketAddr::from((self.lab.at(self.index).ip(), PORT));
         self.lab.net().enter(|| {
-            let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = TcpStream::connect_timeout(&address, PAGE_PATIENCE)?;
+            stream.set_read_timeout(Some(PAGE_PATIENCE))?;
             stream.write_all(b"GET /hosts HTTP/1.0\r\n\r\n")?;
             let mut page = String::new();
             stream.read_to_string(&mut page)?;
@@ -194,10 +232,8 @@ impl<'a> Neighbour<'a> {
     /// Waits until nobody gets a page, again and again.
     pub(super) fn starves(&self, story: &mut Story) -> Result<()> {
         wait_for("a neighbour that cannot work", || (!self.works()).then_some(()))?;
-        for attempt in 1..=3 {
-            ensure!(!self.works(), "the neighbour works again, at attempt {attempt}");
-        }
-        story.tell(QUIET, "gives nobody a page any more, three times");
+        ensure!(!self.works(), "the neighbour works again");
+        story.tell(QUIET, "gives nobody a page any more, twice");
         Ok(())
     }
 
@@ -211,9 +247,4 @@ impl<'a> Neighbour<'a> {
         story.tell(QUIET, "serves pages again, the same process as before");
         Ok(())
     }
-}
-
-/// A file on a node: what a service said there.
-pub(super) fn log(lab: &Lab, index: usize, path: &Path) -> Result<String> {
-    lab.at(index).must(&format!("cat {}", path.display()))
 }

@@ -4,8 +4,9 @@
 //! for the ladder.
 
 use anyhow::{Result, ensure};
+use lab::console::Offset;
 
-use super::machines::{GUILTY, NEEDS, NODE, lets_in, obeys, press_in_vain, with_node};
+use super::machines::{GUILTY, NEEDS, NODE, PROMPT, learns, lets_in, obeys, press_in_vain, with_this_node};
 use crate::incident::{Ask, Incident, Story};
 use crate::lab::fault::Fault;
 use crate::lab::{CAP, Lab, Spec};
@@ -31,12 +32,15 @@ pub(super) const INCIDENT: Incident = Incident {
     protected,
 };
 
-fn with_mirror(spec: Spec) -> Spec {
-    Spec { mirror: true, ..spec }
+fn mirrored() -> Spec {
+    Spec {
+        mirror: true,
+        ..Spec::small(NODE, "princeton")
+    }
 }
 
 /// Breaks the mirror, and checks that the boot stops there.
-fn stops(story: &mut Story, lab: &Lab) -> Result<()> {
+fn stops(story: &mut Story, lab: &Lab) -> Result<Offset> {
     let node = lab.at(0);
     let since = node.console().mark();
     story.tell("the fault", &Fault::Raid.commit(lab, 0, GUILTY)?);
@@ -45,11 +49,11 @@ fn stops(story: &mut Story, lab: &Lab) -> Result<()> {
     lab.fleet.away(NODE)?;
     ensure!(!lets_in(lab, 0)?, "it went on booting");
     story.tell(NODE, "lets nobody in, is away for the controller");
-    Ok(())
+    Ok(line.end)
 }
 
 fn unprotected(story: &mut Story) -> Result<()> {
-    with_node(story, with_mirror, |story, lab| {
+    with_this_node(story, &mirrored(), |story, lab| {
         stops(story, lab)?;
         let node = lab.at(0);
         let since = node.console().mark();
@@ -64,16 +68,18 @@ fn unprotected(story: &mut Story) -> Result<()> {
 }
 
 fn protected(story: &mut Story) -> Result<()> {
-    with_node(story, with_mirror, |story, lab| {
+    with_this_node(story, &mirrored(), |story, lab| {
         lab.at(0).exec(GUILTY, "sleep 1000")?;
-        stops(story, lab)?;
+        let stopped = stops(story, lab)?;
         press_in_vain(story, lab, REASON)?;
         let node = lab.at(0);
         let since = node.console().mark();
         story.tell("an operator", "lets it boot on one half");
+        node.console().wait_for(stopped, PROMPT, CAP)?;
         node.console().write(b"exit\n")?;
         node.ready_since(since)?;
         lab.fleet.attached(NODE)?;
+        learns(story, lab, 0)?;
         obeys(story, lab, 0, REASON)?;
         story.shows(OBEYED);
         Ok(())

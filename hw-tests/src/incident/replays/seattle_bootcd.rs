@@ -4,14 +4,17 @@
 //! controller knows them.
 
 use anyhow::{Result, ensure};
+use lab::console::Offset;
 
-use super::machines::{GUILTY, NEEDS, NODE, lets_in, obeys, press, with_node};
+use super::machines::{GUILTY, NEEDS, NODE, PROMPT, learns, lets_in, obeys, press, with_node};
 use crate::incident::{Ask, Incident, Story};
 use crate::lab::fault::Fault;
 use crate::lab::{CAP, Lab};
 
 const OBEYED: &str = "the repaired node obeys its holds, which its disk has lost";
 const STOPPED: &str = "LAB: fsck failed: manual repair needed";
+/// Repairs, and says how many files there are (typed so that its echo does not).
+const REPAIR: &[u8] = b"e2fsck -y /dev/vda; mount /dev/vda /mnt && find /mnt -type f | wc -l | xargs echo files left: && umount /mnt\n";
 const REASON: &str = "floods a bank";
 
 pub(super) const INCIDENT: Incident = Incident {
@@ -32,7 +35,7 @@ pub(super) const INCIDENT: Incident = Incident {
 };
 
 /// Damages the file system, and checks that the boot stops there.
-fn stops(story: &mut Story, lab: &Lab) -> Result<()> {
+fn stops(story: &mut Story, lab: &Lab) -> Result<Offset> {
     let node = lab.at(0);
     let since = node.console().mark();
     story.tell("the fault", &Fault::Fsck.commit(lab, 0, GUILTY)?);
@@ -41,49 +44,42 @@ fn stops(story: &mut Story, lab: &Lab) -> Result<()> {
     lab.fleet.away(NODE)?;
     ensure!(!lets_in(lab, 0)?, "it went on booting");
     story.tell(NODE, "lets nobody in, is away for the controller");
-    Ok(())
+    Ok(line.end)
 }
 
 fn unprotected(story: &mut Story) -> Result<()> {
-    with_node(
-        story,
-        |spec| spec,
-        |story, lab| {
-            stops(story, lab)?;
-            let node = lab.at(0);
-            let since = node.console().mark();
-            story.tell("somebody", "cycles its power");
-            node.guest().power_off()?;
-            node.guest().power_on()?;
-            node.console().wait_for(since, STOPPED, CAP)?;
-            ensure!(!lets_in(lab, 0)?, "power helped");
-            story.tell(NODE, "stops at the same line");
-            Ok(())
-        },
-    )
+    with_node(story, |story, lab| {
+        stops(story, lab)?;
+        let node = lab.at(0);
+        let since = node.console().mark();
+        story.tell("somebody", "cycles its power");
+        node.guest().power_off()?;
+        node.guest().power_on()?;
+        node.console().wait_for(since, STOPPED, CAP)?;
+        ensure!(!lets_in(lab, 0)?, "power helped");
+        story.tell(NODE, "stops at the same line");
+        Ok(())
+    })
 }
 
 fn protected(story: &mut Story) -> Result<()> {
-    with_node(
-        story,
-        |spec| spec,
-        |story, lab| {
-            let node = lab.at(0);
-            node.exec(GUILTY, "sleep 1000")?;
-            press(story, lab, REASON)?;
-            stops(story, lab)?;
-            let since = node.console().mark();
-            story.tell("an operator", "repairs it at the console");
-            node.console().write(b"e2fsck -y /dev/vda; exit\n")?;
-            node.ready_since(since)?;
-            lab.fleet.attached(NODE)?;
-            println!(
-                "{}",
-                node.must("find /var/lib/redbutton | head -30; df /var/lib/redbutton")?
-            );
-            obeys(story, lab, 0, REASON)?;
-            story.shows(OBEYED);
-            Ok(())
-        },
-    )
+    with_node(story, |story, lab| {
+        let node = lab.at(0);
+        node.exec(GUILTY, "sleep 1000")?;
+        press(story, lab, REASON)?;
+        let stopped = stops(story, lab)?;
+        let (console, since) = (node.console(), node.console().mark());
+        story.tell("an operator", "repairs it at the console");
+        console.wait_for(stopped, PROMPT, CAP)?;
+        console.write(REPAIR)?;
+        console.wait_for(since, "files left: 0", CAP)?;
+        story.tell(NODE, "has lost what it knew of its holds");
+        console.write(b"exit\n")?;
+        node.ready_since(since)?;
+        lab.fleet.attached(NODE)?;
+        learns(story, lab, 0)?;
+        obeys(story, lab, 0, REASON)?;
+        story.shows(OBEYED);
+        Ok(())
+    })
 }

@@ -5,7 +5,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::machines::{GUILTY, NEEDS, NODE, Neighbour, QUIET, lets_in, press, with_node};
+use super::machines::{GUILTY, NEEDS, NODE, Neighbour, QUIET, lets_in, pings, press, with_node};
 use crate::fleet::wait_for;
 use crate::incident::{Ask, Incident, Story};
 use crate::lab::Lab;
@@ -48,45 +48,38 @@ fn take_all(story: &mut Story, lab: &Lab, neighbour: &Neighbour<'_>) -> Result<(
     })?;
     story.tell(QUIET, &format!("opens a file and is told: {FULL}"));
     neighbour.starves(story)?;
-    ensure!(lab.pings(0, 10)?, "it does not ping any more");
+    pings(lab, 0)?;
     story.tell(NODE, "pings");
     story.fact("root, whom no file-max binds, can log in", lets_in(lab, 0)?);
     Ok(())
 }
 
 fn unprotected(story: &mut Story) -> Result<()> {
-    with_node(
-        story,
-        |spec| spec,
-        |story, lab| {
-            let neighbour = Neighbour::start(story, lab, 0)?;
-            take_all(story, lab, &neighbour)?;
-            // Nobody presses.
-            let said = opened(lab)?;
-            ensure!(said.text.contains(FULL), "it went by itself: {}", said.text);
-            neighbour.starves(story)
-        },
-    )
+    with_node(story, |story, lab| {
+        let neighbour = Neighbour::start(story, lab, 0)?;
+        take_all(story, lab, &neighbour)?;
+        // Nobody presses.
+        let said = opened(lab)?;
+        ensure!(said.text.contains(FULL), "it went by itself: {}", said.text);
+        story.tell(QUIET, "is told the same again");
+        Ok(())
+    })
 }
 
 fn protected(story: &mut Story) -> Result<()> {
-    with_node(
-        story,
-        |spec| spec,
-        |story, lab| {
-            let neighbour = Neighbour::start(story, lab, 0)?;
-            take_all(story, lab, &neighbour)?;
-            press(story, lab, "takes all files")?;
-            let said = opened(lab)?;
-            ensure!(
-                said.status == 0 && said.text.contains("localhost"),
-                "after the kill: {}",
-                said.text
-            );
-            story.tell(QUIET, "opens a file and reads it");
-            neighbour.goes_on(story)?;
-            story.shows(GIVEN_BACK);
-            Ok(())
-        },
-    )
+    with_node(story, |story, lab| {
+        let neighbour = Neighbour::start(story, lab, 0)?;
+        take_all(story, lab, &neighbour)?;
+        press(story, lab, "takes all files")?;
+        let said = opened(lab)?;
+        ensure!(
+            said.status == 0 && said.text.contains("localhost"),
+            "after the kill: {}",
+            said.text
+        );
+        story.tell(QUIET, "opens a file and reads it");
+        neighbour.goes_on(story)?;
+        story.shows(GIVEN_BACK);
+        Ok(())
+    })
 }
