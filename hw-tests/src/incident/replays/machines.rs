@@ -48,7 +48,6 @@ pub(super) fn in_lab(
     let ended = catch_unwind(AssertUnwindSafe(|| body(story, &mut lab)));
     if !matches!(ended, Ok(Ok(()))) {
         keep(story, &lab);
-        lab.show();
     }
     ended.unwrap_or_else(|panic| {
         drop(lab);
@@ -63,6 +62,7 @@ fn keep(story: &mut Story, lab: &Lab) {
         Err(error) => story.tell("the lab", &format!("cannot keep all of it: {error:#}")),
     }
     for node in lab.nodes() {
+        println!("--- console of {}\n{}", node.name(), node.console().tail(50));
         let name = format!("{}.nodemgr.log", node.name());
         match node.run("cat /var/log/nodemgr") {
             Ok(said) => story.keep_made(&name, move || Ok(said.text.clone().into_bytes())),
