@@ -1,5 +1,5 @@
 //! The replays, one module for each. What they have in common is small: a fleet with its logs kept, and simulated
-//! agents; what replays on lab nodes share is in [`machines`].
+//! agents; what replays on lab nodes share is in `machines`.
 
 mod berkeley_offline;
 mod cron_hangage;
