@@ -15,7 +15,7 @@
 //!
 //! Invariants: the calling thread never changes its namespace; the forwarder never waits for a guest (what one does not
 //! read is dropped and counted); every frame is counted once on each link it tries; what a link does to its n-th
-//! frame depends on the seed only. When [`Net`] is dropped the thread, the sockets and the names are gone; the capture
+//! frame depends on the seed only. When [`Net`] is dropped the thread and the sockets are gone; the capture
 //! stays.
 //!
 //! The parts: `plan` (who has which address), `frame` and `router`, `impair` (one link), `fabric` (all of them
@@ -53,7 +53,7 @@ pub use capture::{Captured, read_capture};
 use fabric::Fabric;
 use forwarder::Forwarder;
 pub use impair::Impairment;
-use space::{Named, Space};
+use space::Space;
 
 /// The test's own address, at the centre.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, plan::HOST);
@@ -241,7 +241,6 @@ pub struct Net {
     capture: PathBuf,
     segments: Vec<String>,
     taken: Mutex<Taken>,
-    named: Mutex<Vec<Named>>,
     wake: Arc<EventFd>,
     commands: Option<Sender<forwarder::Command>>,
     thread: Option<JoinHandle<()>>,
@@ -322,7 +321,6 @@ impl Net {
             capture: capture_path,
             segments,
             taken: Mutex::new(taken),
-            named: Mutex::new(vec![]),
             wake,
             commands: Some(commands),
             thread: Some(thread),
@@ -394,19 +392,6 @@ impl Net {
     #[must_use]
     pub fn netns_fd(&self) -> BorrowedFd<'_> {
         self.space.fd()
-    }
-
-    /// Makes `ip netns exec NAME` work, as long as this lives.
-    ///
-    /// # Errors
-    /// When the name is taken or no good, or the mount fails.
-    pub fn name_it(&self, name: &str) -> Result<()> {
-        let named = self.space.name_it(name)?;
-        self.named
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(named);
-        Ok(())
     }
 
     /// From now on frames at this place fare like this, in place of what was before.
@@ -510,10 +495,6 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        self.named
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
         // The end of the commands, and the wake that makes it known.
         self.commands = None;
         if let Err(error) = self.wake.write(1) {

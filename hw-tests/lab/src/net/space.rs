@@ -4,16 +4,12 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
-
-/// Where `ip netns` looks for names.
-const NAMES: &str = "/run/netns";
 
 pub(super) struct Space {
     file: File,
@@ -89,48 +85,6 @@ impl Space {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-
-    /// Gives it a name for `ip netns exec`, until the guard is dropped.
-    pub(super) fn name_it(&self, name: &str) -> Result<Named> {
-        ensure!(plain(name), "a network namespace cannot be called {name:?}");
-        fs::create_dir_all(NAMES).with_context(|| format!("cannot make {NAMES}"))?;
-        let path = Path::new(NAMES).join(name);
-        if let Err(error) = File::options().write(true).create_new(true).open(&path) {
-            if error.kind() == ErrorKind::AlreadyExists {
-                bail!(
-                    "{} is there already: end its lab, or `ip netns delete {name}`",
-                    path.display()
-                );
-            }
-            return Err(error).with_context(|| format!("cannot make {}", path.display()));
-        }
-        let named = Named { path };
-        let nothing: Option<&str> = None;
-        mount(
-            Some(&self.path()),
-            &named.path,
-            nothing,
-            MsFlags::MS_BIND,
-            nothing,
-        )
-        .with_context(|| format!("cannot bind the namespace to {}", named.path.display()))?;
-        Ok(named)
-    }
-}
-
-/// The name in [`NAMES`]; gone when dropped.
-pub(super) struct Named {
-    path: PathBuf,
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        // Fails where the mount never came about; the file has to go all the same.
-        let _ = umount2(&self.path, MntFlags::MNT_DETACH);
-        if let Err(error) = fs::remove_file(&self.path) {
-            eprintln!("lab: cannot remove {}: {error}", self.path.display());
-        }
     }
 }
 
