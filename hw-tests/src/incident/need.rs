@@ -1,10 +1,7 @@
 //! What a replay needs of the machine it runs on. Probed when it is its turn; unmet means skipped, with the reason.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-use lab::image::Kind;
 
 /// Something the machine may lack.
 #[derive(Debug, Clone, Copy)]
@@ -36,27 +33,10 @@ impl Need {
                 .map_err(|error| error.to_string())
         },
     };
-    /// Taps: `/dev/net/tun`.
-    pub const TUN: Need = Need {
-        name: "tun",
-        probe: || {
-            File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/net/tun")
-                .map(drop)
-                .map_err(|error| format!("/dev/net/tun: {error}"))
-        },
-    };
-    /// Machines: `qemu-system-x86_64`.
-    pub const QEMU: Need = Need {
-        name: "qemu",
-        probe: || runs("qemu-system-x86_64", "qemu-system-x86"),
-    };
-    /// What small lab nodes boot: made once, from Debian packages.
-    pub const SMALL: Need = Need {
-        name: "small image",
-        probe: || match crate::lab::no_image(Kind::Small) {
+    /// A lab with small nodes: root, a tap, QEMU and the guests' image.
+    pub const LAB: Need = Need {
+        name: "lab",
+        probe: || match crate::lab::unable() {
             None => Ok(()),
             Some(why) => Err(why),
         },

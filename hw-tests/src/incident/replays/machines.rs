@@ -10,16 +10,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::console::Output;
+use lab::console::{Offset, Output};
 use serde_json::Value;
 
 use super::all_came_to;
 use crate::fleet::wait_for;
 use crate::incident::{Need, Story};
-use crate::lab::{Lab, Spec};
+use crate::lab::fault::Fault;
+use crate::lab::{CAP, Lab, Spec};
 
 /// A lab with small nodes.
-pub(super) const NEEDS: &[Need] = &[Need::ROOT, Need::TUN, Need::QEMU, Need::SMALL];
+pub(super) const NEEDS: &[Need] = &[Need::LAB];
 /// The slice that is to blame.
 pub(super) const GUILTY: &str = "princeton_runaway";
 /// Its neighbour.
@@ -121,6 +122,32 @@ pub(super) fn shuts_out(story: &mut Story, lab: &Lab, index: usize, attempts: u3
         lab.at(index).name(),
         &format!("pings, and lets nobody in, {attempts} times"),
     );
+    Ok(())
+}
+
+/// Breaks node 0, and checks that its next boot stops at a line of its console. Returns where that line ends.
+pub(super) fn stops_at(story: &mut Story, lab: &Lab, fault: Fault, line: &str) -> Result<Offset> {
+    let node = lab.at(0);
+    let since = node.console().mark();
+    story.tell("the fault", &fault.commit(lab, 0, GUILTY)?);
+    let line = node.console().wait_for(since, line, CAP)?;
+    story.tell("the console", &format!("says: {}", line.text));
+    lab.fleet.away(NODE)?;
+    ensure!(!lets_in(lab, 0)?, "it went on booting");
+    story.tell(NODE, "lets nobody in, is away for the controller");
+    Ok(line.end)
+}
+
+/// Checks that node 0, which stopped at this line, stops there again after its power was cycled.
+pub(super) fn power_does_not_help(story: &mut Story, lab: &Lab, line: &str) -> Result<()> {
+    let node = lab.at(0);
+    let since = node.console().mark();
+    story.tell("somebody", "cycles its power");
+    node.guest().power_off()?;
+    node.guest().power_on()?;
+    node.console().wait_for(since, line, CAP)?;
+    ensure!(!lets_in(lab, 0)?, "power helped");
+    story.tell(NODE, "stops at the same line");
     Ok(())
 }
 

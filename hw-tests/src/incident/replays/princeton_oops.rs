@@ -3,13 +3,14 @@
 //! What may be ordered of a node that stands there is shown; that it is left alone, and that people are told why, waits
 //! for the ladder.
 
-use anyhow::{Result, ensure};
-use lab::console::Offset;
+use anyhow::Result;
 
-use super::machines::{GUILTY, NEEDS, NODE, PROMPT, learns, lets_in, obeys, press_in_vain, with_this_node};
+use super::machines::{
+    GUILTY, NEEDS, NODE, PROMPT, learns, obeys, power_does_not_help, press_in_vain, stops_at, with_this_node,
+};
 use crate::incident::{Ask, Incident, Story};
 use crate::lab::fault::Fault;
-use crate::lab::{CAP, Lab, Spec};
+use crate::lab::{CAP, Spec};
 
 const OBEYED: &str = "what was ordered meanwhile is obeyed when an operator lets it boot";
 const STOPPED: &str = "LAB: RAID degraded: waiting for an operator";
@@ -39,38 +40,17 @@ fn mirrored() -> Spec {
     }
 }
 
-/// Breaks the mirror, and checks that the boot stops there.
-fn stops(story: &mut Story, lab: &Lab) -> Result<Offset> {
-    let node = lab.at(0);
-    let since = node.console().mark();
-    story.tell("the fault", &Fault::Raid.commit(lab, 0, GUILTY)?);
-    let line = node.console().wait_for(since, STOPPED, CAP)?;
-    story.tell("the console", &format!("says: {}", line.text));
-    lab.fleet.away(NODE)?;
-    ensure!(!lets_in(lab, 0)?, "it went on booting");
-    story.tell(NODE, "lets nobody in, is away for the controller");
-    Ok(line.end)
-}
-
 fn unprotected(story: &mut Story) -> Result<()> {
     with_this_node(story, &mirrored(), |story, lab| {
-        stops(story, lab)?;
-        let node = lab.at(0);
-        let since = node.console().mark();
-        story.tell("somebody", "cycles its power");
-        node.guest().power_off()?;
-        node.guest().power_on()?;
-        node.console().wait_for(since, STOPPED, CAP)?;
-        ensure!(!lets_in(lab, 0)?, "power helped");
-        story.tell(NODE, "stops at the same line");
-        Ok(())
+        stops_at(story, lab, Fault::Raid, STOPPED)?;
+        power_does_not_help(story, lab, STOPPED)
     })
 }
 
 fn protected(story: &mut Story) -> Result<()> {
     with_this_node(story, &mirrored(), |story, lab| {
         lab.at(0).exec(GUILTY, "sleep 1000")?;
-        let stopped = stops(story, lab)?;
+        let stopped = stops_at(story, lab, Fault::Raid, STOPPED)?;
         press_in_vain(story, lab, REASON)?;
         let node = lab.at(0);
         let since = node.console().mark();

@@ -3,13 +3,14 @@
 //! Another cycle does not help. An operator repairs it, and what the node knew of its holds may be lost with it: the
 //! controller knows them.
 
-use anyhow::{Result, ensure};
-use lab::console::Offset;
+use anyhow::Result;
 
-use super::machines::{GUILTY, NEEDS, NODE, PROMPT, learns, lets_in, obeys, press, with_node};
+use super::machines::{
+    GUILTY, NEEDS, NODE, PROMPT, learns, obeys, power_does_not_help, press, stops_at, with_node,
+};
 use crate::incident::{Ask, Incident, Story};
+use crate::lab::CAP;
 use crate::lab::fault::Fault;
-use crate::lab::{CAP, Lab};
 
 const OBEYED: &str = "the repaired node obeys its holds, which its disk has lost";
 const STOPPED: &str = "LAB: fsck failed: manual repair needed";
@@ -34,31 +35,10 @@ pub(super) const INCIDENT: Incident = Incident {
     protected,
 };
 
-/// Damages the file system, and checks that the boot stops there.
-fn stops(story: &mut Story, lab: &Lab) -> Result<Offset> {
-    let node = lab.at(0);
-    let since = node.console().mark();
-    story.tell("the fault", &Fault::Fsck.commit(lab, 0, GUILTY)?);
-    let line = node.console().wait_for(since, STOPPED, CAP)?;
-    story.tell("the console", &format!("says: {}", line.text));
-    lab.fleet.away(NODE)?;
-    ensure!(!lets_in(lab, 0)?, "it went on booting");
-    story.tell(NODE, "lets nobody in, is away for the controller");
-    Ok(line.end)
-}
-
 fn unprotected(story: &mut Story) -> Result<()> {
     with_node(story, |story, lab| {
-        stops(story, lab)?;
-        let node = lab.at(0);
-        let since = node.console().mark();
-        story.tell("somebody", "cycles its power");
-        node.guest().power_off()?;
-        node.guest().power_on()?;
-        node.console().wait_for(since, STOPPED, CAP)?;
-        ensure!(!lets_in(lab, 0)?, "power helped");
-        story.tell(NODE, "stops at the same line");
-        Ok(())
+        stops_at(story, lab, Fault::Fsck, STOPPED)?;
+        power_does_not_help(story, lab, STOPPED)
     })
 }
 
@@ -67,7 +47,7 @@ fn protected(story: &mut Story) -> Result<()> {
         let node = lab.at(0);
         node.exec(GUILTY, "sleep 1000")?;
         press(story, lab, REASON)?;
-        let stopped = stops(story, lab)?;
+        let stopped = stops_at(story, lab, Fault::Fsck, STOPPED)?;
         let (console, since) = (node.console(), node.console().mark());
         story.tell("an operator", "repairs it at the console");
         console.wait_for(stopped, PROMPT, CAP)?;
