@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -359,7 +359,6 @@ impl Follow {
         self.pending.push_str(&String::from_utf8_lossy(&bytes));
         let mut lines: Vec<String> = self.pending.split('\n').map(str::to_owned).collect();
         self.pending = lines.pop().unwrap_or_default();
-        std::io::stdout().flush().context("cannot write")?;
         Ok(lines)
     }
 }
