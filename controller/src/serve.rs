@@ -9,6 +9,7 @@ use std::time::Duration;
 use link::{Acceptor, ServeConfig};
 use proto::Identity;
 use proto::bundle::SecretPem;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -16,6 +17,7 @@ use tonic::service::Routes;
 use crate::Config;
 use crate::admin::files;
 use crate::fleet::Fleet;
+use crate::pki::{SignerFileError, load_signer};
 use crate::services;
 use crate::store::{SqliteStore, Store, StoreError};
 
@@ -46,6 +48,9 @@ pub enum ServeError {
         #[source]
         source: link::TlsError,
     },
+    /// The key that makes statements.
+    #[error("the controller's signer")]
+    Signer(#[from] SignerFileError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -91,11 +96,12 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         dir: dir.clone(),
         source,
     })?;
+    let signer = Arc::new(load_signer(dir, OffsetDateTime::now_utc())?);
     let store = Arc::new(SqliteStore::open(&dir.join(files::DATABASE)).await?);
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
-    let (fleet, fleet_tasks) = Fleet::load(shared, config.nodes.bounds(), recording.clone()).await?;
+    let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
     let (routes, health) = services::routes(fleet.clone()).await?;
     let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;

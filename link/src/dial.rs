@@ -289,7 +289,7 @@ impl Dialer {
             source: Box::new(e),
         };
         let (identity, certificate_expires) =
-            tls::identity_of(session.peer_certificates().unwrap_or_default()).map_err(impostor)?;
+            trust::identity_of(session.peer_certificates().unwrap_or_default()).map_err(impostor)?;
 
         let first = timeout(attach_deadline, stream.fill_buf())
             .await

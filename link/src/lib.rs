@@ -37,4 +37,5 @@ pub use listen::{Accepted, Acceptor, Gauge, ListenConfig, ListenError};
 pub use peer::Peer;
 pub use registry::{Cut, Generation, Registry};
 pub use serve::{ServeConfig, ServeError, serve, serve_accepted};
-pub use tls::{CertificateError, TlsError, client_config, identity_of, server_config};
+pub use tls::{TlsError, client_config, server_config};
+pub use trust::{CertificateError, identity_of};

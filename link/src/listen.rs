@@ -381,7 +381,7 @@ enum Refused {
     #[error("peer did not agree on HTTP/2")]
     Protocol,
     #[error(transparent)]
-    Certificate(#[from] tls::CertificateError),
+    Certificate(#[from] trust::CertificateError),
 }
 
 fn authenticated(stream: &TlsStream<TcpStream>) -> Result<(proto::Identity, std::time::SystemTime), Refused> {
@@ -389,5 +389,7 @@ fn authenticated(stream: &TlsStream<TcpStream>) -> Result<(proto::Identity, std:
     if session.alpn_protocol() != Some(tls::ALPN) {
         return Err(Refused::Protocol);
     }
-    Ok(tls::identity_of(session.peer_certificates().unwrap_or_default())?)
+    Ok(trust::identity_of(
+        session.peer_certificates().unwrap_or_default(),
+    )?)
 }

@@ -9,10 +9,9 @@
 //! (client).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
+use proto::Identity;
 use proto::bundle::{Bundle, SecretPem};
-use proto::{Identity, IdentityError};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -24,7 +23,7 @@ use rustls::{
 use rustls::{SignatureScheme, version};
 use rustls_pki_types::pem::{Error as PemError, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use trust::{CertificateError, identity_of};
 
 /// The only protocol spoken, in ALPN.
 pub(crate) const ALPN: &[u8] = b"h2";
@@ -58,29 +57,6 @@ pub enum TlsError {
     /// The verifier or the protocol version could not be set up.
     #[error("TLS set-up failed: {0}")]
     Setup(String),
-}
-
-/// Why a certificate speaks for nobody.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateError {
-    /// No certificate at all.
-    #[error("peer sent no certificate")]
-    None,
-    /// Not X.509, or with something behind it.
-    #[error("certificate is malformed")]
-    Malformed,
-    /// Without a `redbutton://` URI among its subject alternative names.
-    #[error("certificate has no redbutton:// name")]
-    NoName,
-    /// With several of them.
-    #[error("certificate has {0} redbutton:// names, expected one")]
-    ManyNames(usize),
-    /// The one that it has names nobody.
-    #[error(transparent)]
-    Name(#[from] IdentityError),
-    /// Somebody else than the controller answered.
-    #[error("certificate speaks for {0}, not for the controller")]
-    NotController(Identity),
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -134,46 +110,6 @@ pub fn client_config(bundle: &Bundle) -> Result<Arc<ClientConfig>, TlsError> {
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
-}
-
-/// Whom a chain speaks for, and until when: the one `redbutton://` URI among the leaf's subject alternative names.
-/// Says nothing about who signed it; TLS has checked that.
-///
-/// # Errors
-/// When there is no leaf, it is malformed, or it has not exactly one such name.
-pub fn identity_of(chain: &[CertificateDer<'_>]) -> Result<(Identity, SystemTime), CertificateError> {
-    let leaf = chain.first().ok_or(CertificateError::None)?;
-    let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
-    if !rest.is_empty() {
-        return Err(CertificateError::Malformed);
-    }
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|_| CertificateError::Malformed)?;
-    let mut ours = names
-        .iter()
-        .flat_map(|names| &names.value.general_names)
-        .filter_map(|name| match name {
-            // Any spelling of the scheme counts as an attempt, so that two spellings are two names.
-            GeneralName::URI(uri)
-                if uri
-                    .get(..10)
-                    .is_some_and(|s| s.eq_ignore_ascii_case("redbutton:")) =>
-            {
-                Some(*uri)
-            }
-            _ => None,
-        });
-    let uri = ours.next().ok_or(CertificateError::NoName)?;
-    match ours.count() {
-        0 => {}
-        more => return Err(CertificateError::ManyNames(more + 1)),
-    }
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-    Ok((
-        uri.parse()?,
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
-    ))
 }
 
 fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{IdError, NodeId, PersonName};
+use crate::{IdError, InviteId, NodeId, PersonName};
 
 /// What a daemon may register as. A stolen key of one role cannot act as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,14 +31,18 @@ pub enum Identity {
     Person(PersonName),
     /// `redbutton://node/6ba7b810-…/nodemgr`
     Daemon(NodeId, DaemonRole),
+    /// `redbutton://invite/6ba7b810-…`: may have one key certified, once, and nothing else.
+    Invite(InviteId),
+    /// `redbutton://signer`: makes the controller's statements; no connection is ever its.
+    Signer,
 }
 
 /// Why a URI names nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// Not one of the three forms.
+    /// Not one of the forms.
     #[error(
-        "certificate name {0:?} is not redbutton://controller, redbutton://person/NAME or redbutton://node/UUID/ROLE"
+        "certificate name {0:?} is not redbutton://controller, redbutton://person/NAME, redbutton://node/UUID/ROLE, redbutton://invite/UUID or redbutton://signer"
     )]
     Form(String),
     /// The right form, a wrong name in it.
@@ -63,6 +67,8 @@ impl FromStr for Identity {
         let mut parts = rest.split('/');
         let identity = match (parts.next(), parts.next(), parts.next()) {
             (Some("controller"), None, None) => Identity::Controller,
+            (Some("signer"), None, None) => Identity::Signer,
+            (Some("invite"), Some(invite), None) => Identity::Invite(invite.parse().map_err(name)?),
             (Some("person"), Some(person), None) => Identity::Person(person.parse().map_err(name)?),
             (Some("node"), Some(node), Some("nodemgr")) => {
                 Identity::Daemon(node.parse().map_err(name)?, DaemonRole::NodeManager)
@@ -81,6 +87,8 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Identity::Controller => f.write_str("redbutton://controller"),
+            Identity::Signer => f.write_str("redbutton://signer"),
+            Identity::Invite(invite) => write!(f, "redbutton://invite/{invite}"),
             Identity::Person(name) => write!(f, "redbutton://person/{name}"),
             Identity::Daemon(node, role) => write!(f, "redbutton://node/{node}/{}", role.as_str()),
         }
@@ -95,6 +103,8 @@ mod tests {
     fn identities_print_what_they_parse() {
         for uri in [
             "redbutton://controller",
+            "redbutton://signer",
+            "redbutton://invite/6ba7b810-9dad-11d1-80b4-00c04fd430c8",
             "redbutton://person/alice",
             "redbutton://node/6ba7b810-9dad-11d1-80b4-00c04fd430c8/nodemgr",
         ] {
@@ -109,6 +119,9 @@ mod tests {
             "redbutton://",
             "redbutton://controller/",
             "redbutton://controller/x",
+            "redbutton://signer/x",
+            "redbutton://invite",
+            "redbutton://invite/alice",
             "redbutton://person/",
             "redbutton://person/Alice",
             "redbutton://person/alice/nodemgr",

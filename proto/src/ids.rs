@@ -227,11 +227,23 @@ uuid_id!(
     HoldId, "hold id"
 );
 uuid_id!(
+    /// A one-time invite of a person, or join token of a node.
+    InviteId, "invite id"
+);
+uuid_id!(
     /// `/proc/sys/kernel/random/boot_id`: another one after every boot.
     BootId, "boot id"
 );
 
 impl NodeId {
+    /// A new random id.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl InviteId {
     /// A new random id.
     #[must_use]
     pub fn random() -> Self {

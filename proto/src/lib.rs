@@ -13,7 +13,9 @@ mod wire;
 
 pub use hold::{Hold, HoldKind, Role, Scope};
 pub use identity::{DaemonRole, Identity, IdentityError};
-pub use ids::{BootId, HoldId, IdError, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName, Version};
+pub use ids::{
+    BootId, HoldId, IdError, InviteId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName, Version,
+};
 #[cfg(feature = "grpc")]
 pub use wire::WireError;
 

@@ -11,7 +11,9 @@ use proto::{PersonName, Version};
 use time::OffsetDateTime;
 
 use super::{Addresses, AdminError, files, millis, whose_shell};
-use crate::pki::{Ca, FileError, Issued, PERSON_LIFE, ServerName, create_private, sync_directory};
+use crate::pki::{
+    Ca, FileError, Issued, PERSON_LIFE, ServerName, create_private, create_signer, sync_directory,
+};
 use crate::store::{About, NewPerson, Note, SqliteStore, Store};
 
 /// What a new controller is to be.
@@ -157,6 +159,7 @@ async fn build(
     create_private(&dir.join(files::CA_KEY), key.expose())?;
     create_private(&dir.join(files::CONTROLLER), &controller.certificate)?;
     create_private(&dir.join(files::CONTROLLER_KEY), controller.key.expose())?;
+    create_signer(dir, &ca.signer(now)?)?;
     addresses.create(dir)?;
 
     let bundles = dir.join(files::BUNDLES);

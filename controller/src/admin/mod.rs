@@ -1,7 +1,7 @@
 //! What root does on the controller's machine without the controller: `init` and `issue`.
 //!
 //! ```text
-//!   init ──> DIR/ca.pem ca.key controller.pem controller.key addresses.toml redbutton.db bundles/NAME.bundle
+//!   init ──> DIR/ca.pem ca.key controller.pem controller.key signer.pem signer.key addresses.toml redbutton.db bundles/NAME.bundle
 //!            built beside DIR, then renamed into place: everything or nothing
 //!   issue person|node ──> one bundle; the node's row where it is new
 //! ```
@@ -35,6 +35,10 @@ pub mod files {
     pub const CONTROLLER: &str = "controller.pem";
     /// The controller's key: unencrypted for now, mode 0600.
     pub const CONTROLLER_KEY: &str = "controller.key";
+    /// The certificate of the key that makes the controller's statements.
+    pub const SIGNER: &str = "signer.pem";
+    /// That key: unencrypted for now, mode 0600.
+    pub const SIGNER_KEY: &str = "signer.key";
     /// The database.
     pub const DATABASE: &str = "redbutton.db";
     /// Where bundles tell people and daemons to dial.

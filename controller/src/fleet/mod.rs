@@ -80,6 +80,7 @@ impl Default for FleetConfig {
 /// The nodes, and the orders on their way to them.
 pub struct Fleet {
     store: Arc<dyn Store>,
+    signer: Arc<trust::Signer>,
     config: FleetConfig,
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
@@ -106,6 +107,7 @@ impl Fleet {
     /// twice.
     pub async fn load(
         store: Arc<dyn Store>,
+        signer: Arc<trust::Signer>,
         config: FleetConfig,
         shutdown: CancellationToken,
     ) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), StoreError> {
@@ -137,6 +139,7 @@ impl Fleet {
         let fleet = Arc::new(Self {
             unwritten: Arc::new(Unwritten::new(store.clone())),
             store,
+            signer,
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
@@ -158,6 +161,11 @@ impl Fleet {
     /// The store, for what is only read.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Says what must outlive the database and the connections.
+    pub fn signer(&self) -> &Arc<trust::Signer> {
+        &self.signer
     }
 
     /// The highest version so far.

@@ -8,7 +8,7 @@ use proto::bundle::SecretPem;
 use proto::{DaemonRole, Identity, NodeId, NodeName, PersonName};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, string::Ia5String,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType, string::Ia5String,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -228,10 +228,24 @@ impl Ca {
         self.issue(identity, names, ExtendedKeyUsagePurpose::ClientAuth, life, now)
     }
 
+    /// A certificate for the key that makes the controller's statements (crate `trust`), as long as the CA.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn signer(&self, now: OffsetDateTime) -> Result<Issued, PkiError> {
+        let identity = Identity::Signer;
+        let make = |source| PkiError::Make {
+            subject: identity.to_string(),
+            source,
+        };
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(make)?;
+        self.certify(identity, &key, Vec::new(), Vec::new(), CA_LIFE, now)
+    }
+
     fn issue(
         &self,
         identity: Identity,
-        mut names: Vec<SanType>,
+        names: Vec<SanType>,
         usage: ExtendedKeyUsagePurpose,
         life: Duration,
         now: OffsetDateTime,
@@ -241,14 +255,30 @@ impl Ca {
             source,
         };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        self.certify(identity, &key, names, vec![usage], life, now)
+    }
+
+    fn certify(
+        &self,
+        identity: Identity,
+        key: &KeyPair,
+        mut names: Vec<SanType>,
+        usage: Vec<ExtendedKeyUsagePurpose>,
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Issued, PkiError> {
+        let make = |source| PkiError::Make {
+            subject: identity.to_string(),
+            source,
+        };
         let expires = (now + life).min(self.expires);
         names.push(SanType::URI(ia5(&identity.to_string())?));
         let mut params = params(&identity.to_string(), now, expires);
         params.subject_alt_names = names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usage;
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(make)?.pem();
+        let certificate = params.signed_by(key, &self.issuer).map_err(make)?.pem();
         Ok(Issued {
             certificate,
             key: SecretPem::new(key.serialize_pem()),

@@ -3,7 +3,8 @@
 //! ```text
 //!   ca.pem, ca.key ──┬── controller: serverAuth, DNS and IP names, redbutton://controller
 //!                    ├── person:     clientAuth, redbutton://person/NAME
-//!                    └── node:       clientAuth, DNS name, redbutton://node/UUID/nodemgr
+//!                    ├── node:       clientAuth, DNS name, redbutton://node/UUID/nodemgr
+//!                    └── signer:     Ed25519, redbutton://signer: makes statements, never a connection
 //! ```
 //!
 //! ECDSA P-256 by aws-lc-rs. Every certificate carries exactly one identity; the CA signs end entities only (path
@@ -14,6 +15,8 @@
 
 mod ca;
 mod files;
+mod signer;
 
 pub use ca::{Ca, Issued, NODE_LIFE, PERSON_LIFE, PkiError, ServerName};
 pub use files::{FileError, create_private, sync_directory};
+pub use signer::{SignerFileError, create_signer, load_signer};

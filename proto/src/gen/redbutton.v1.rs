@@ -4843,3 +4843,19 @@ pub mod slices_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// The crate `trust` defines what is signed and how it is checked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignedStatement {
+    /// 1 policy, 2 audit head, 3 hold, 4 release, 5 approval, 6 software.
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    /// As signed. What it holds depends on the kind.
+    #[prost(bytes = "vec", tag = "2")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
+    /// Ed25519, 64 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// The signer's certificate (redbutton://signer) and those between it and a root, DER, leaf first.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}

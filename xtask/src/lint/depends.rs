@@ -10,7 +10,8 @@ const MAY_USE: &[(&str, Option<&[&str]>)] = &[
     ("redbutton-proto-codegen", Some(&[])),
     ("redbutton-authz", Some(&["redbutton-proto"])),
     ("redbutton-audit", Some(&["redbutton-proto"])),
-    ("redbutton-link", Some(&["redbutton-proto"])),
+    ("redbutton-trust", Some(&["redbutton-proto"])),
+    ("redbutton-link", Some(&["redbutton-proto", "redbutton-trust"])),
     (
         "redbutton-nodemgr",
         Some(&[
@@ -18,6 +19,7 @@ const MAY_USE: &[(&str, Option<&[&str]>)] = &[
             "redbutton-authz",
             "redbutton-audit",
             "redbutton-link",
+            "redbutton-trust",
         ]),
     ),
     (
@@ -27,9 +29,13 @@ const MAY_USE: &[(&str, Option<&[&str]>)] = &[
             "redbutton-authz",
             "redbutton-audit",
             "redbutton-link",
+            "redbutton-trust",
         ]),
     ),
-    ("redbutton-cli", Some(&["redbutton-proto", "redbutton-audit"])),
+    (
+        "redbutton-cli",
+        Some(&["redbutton-proto", "redbutton-audit", "redbutton-trust"]),
+    ),
     ("redbutton-lab", Some(&[])),
     ("redbutton-hw-tests", None),
     ("xtask", Some(&[])),
