@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, Option<&[&str]>)] = &[
     ("redbutton-proto-codegen", Some(&[])),
     ("redbutton-authz", Some(&["redbutton-proto"])),
     ("redbutton-audit", Some(&["redbutton-proto"])),
+    ("redbutton-pod-wire", Some(&[])),
     ("redbutton-trust", Some(&["redbutton-proto"])),
     ("redbutton-link", Some(&["redbutton-proto", "redbutton-trust"])),
     (
