@@ -17,11 +17,13 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod counters;
 mod layout;
 mod request;
 mod secret;
 
 pub use answer::{ANSWER_BYTES, Answer, Refusal, Status};
+pub use counters::{COUNTERS, Counter, STATE_HEAD_BYTES, STATE_MAGIC, read_state_head};
 pub use layout::WireError;
 pub use request::{Action, KeyId, REQUEST_BYTES, Received, Request, SIGNED_BYTES};
 pub use secret::TagSecret;
