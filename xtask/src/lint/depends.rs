@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, Option<&[&str]>)] = &[
     ("redbutton-authz", Some(&["redbutton-proto"])),
     ("redbutton-audit", Some(&["redbutton-proto"])),
     ("redbutton-pod-wire", Some(&[])),
+    ("redbutton-pod-sender", Some(&["redbutton-pod-wire"])),
     ("redbutton-pod-listener", Some(&["redbutton-pod-wire"])),
     ("redbutton-trust", Some(&["redbutton-proto"])),
     ("redbutton-link", Some(&["redbutton-proto", "redbutton-trust"])),
