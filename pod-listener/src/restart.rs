@@ -103,6 +103,8 @@ impl Means {
             places.proc_root.join("sys/kernel/panic"),
         );
         let slivers = match inside(&places) {
+            // The node manager makes it; until then there is nothing to kill. It is opened when it is needed.
+            Ok(()) if !places.slivers.exists() => None,
             Ok(()) => opened("kill-slivers", places.slivers.join("cgroup.kill")),
             Err(why) => {
                 lacks.push(format!("kill-slivers: {why}"));
@@ -131,7 +133,7 @@ impl Means {
         if self.sysrq.is_some() {
             able.push(Action::Crash);
         }
-        if self.slivers.is_some() {
+        if self.slivers.is_some() || !self.places.slivers.exists() {
             able.push(Action::KillSlivers);
         }
         able
@@ -141,10 +143,7 @@ impl Means {
     pub fn act(&mut self, action: Action) -> io::Result<()> {
         match action {
             Action::Probe | Action::DryRun => Ok(()),
-            Action::KillSlivers => match &self.slivers {
-                Some(file) => file.write_all_at(b"1", 0),
-                None => Err(io::ErrorKind::NotFound.into()),
-            },
+            Action::KillSlivers => self.kill_slivers(),
             Action::Crash => {
                 if let Some(panic) = &self.panic {
                     let mut now = [0; 16];
@@ -168,6 +167,19 @@ impl Means {
                 let refused = sys::restart_now();
                 self.trigger(b"b").map_err(|_| refused)
             }
+        }
+    }
+
+    /// Through the file that was opened at start; that one is dead when the cgroup was made anew since.
+    fn kill_slivers(&self) -> io::Result<()> {
+        if let Some(file) = &self.slivers
+            && file.write_all_at(b"1", 0).is_ok()
+        {
+            return Ok(());
+        }
+        match open(&self.places.slivers.join("cgroup.kill")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            opened => opened?.write_all_at(b"1", 0),
         }
     }
 
