@@ -1,12 +1,13 @@
-//! The signed ping of death against real kernels: each state that lets nobody in, and one packet that ends it.
+//! The signed ping of death against real kernels: each state that lets nobody in, and one packet that ends it. The long
+//! run of it is `cargo xtask soak pod`.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use hw_tests::fleet::wait_for;
 use hw_tests::lab::fault::Fault;
 use hw_tests::lab::{self, CAP, Lab};
-use lab::Spec;
 use pod_sender::{Outcome, Patience};
 use pod_wire::Action;
 
@@ -21,7 +22,7 @@ const PATIENCE: Patience = Patience {
     watch_ms: 120_000,
 };
 
-/// One packet must bring the node back, whatever is committed before.
+/// One packet brings the node back, whatever was committed before.
 fn restored(lab: &Lab, index: usize) -> Result<()> {
     let since = lab.at(index).console().mark();
     let report = lab.pod(index, Action::Reboot, PATIENCE)?;
@@ -30,106 +31,84 @@ fn restored(lab: &Lab, index: usize) -> Result<()> {
         bail!("{report:?}");
     };
     lab.at(index).ready_since(since)?;
-    lab.fleet.attached(lab.at(index).name())?;
-    ensure!(lab.can_log_in(index, CAP)?, "nobody can log in after the reboot");
-    Ok(())
+    lab.fleet.attached(lab.at(index).name())
 }
 
 fn with_node(body: impl FnOnce(&mut Lab, usize) -> Result<()>) -> Result<()> {
     lab::test(&["princeton"], |lab| {
         lab.fleet.slice(SLICE)?;
-        let index = lab.add(&Spec::small("planet1", "princeton"))?;
-        lab.ready(index)?;
+        let index = lab.node("planet1", "princeton")?;
         body(lab, index)
     })
 }
 
 #[test]
-fn pod_is_armed_and_reboots_a_well_node_over_both_families() -> Result<()> {
+fn pod_is_armed_kills_slivers_and_crashes_with_a_panic_on_the_console() -> Result<()> {
     with_node(|lab, index| {
-        for to in [IpAddr::V4(lab.at(index).ip()), IpAddr::V6(lab.at(index).ip6())] {
+        let node = lab.at(index);
+        for to in [IpAddr::V4(node.ip()), IpAddr::V6(node.ip6())] {
             let armed = lab.pod_to(index, to, Action::DryRun, PATIENCE)?;
             ensure!(matches!(armed.outcome, Outcome::Armed(_)), "{armed:?}");
         }
-        println!(
-            "{}",
-            lab.at(index)
-                .run("redbutton-pod-listener check --keys /etc/redbutton/pod.toml")?
-                .text
-        );
-        restored(lab, index)
-    })
-}
+        let told = node
+            .run("redbutton-pod-listener check --keys /etc/redbutton/pod.toml")?
+            .text;
+        println!("{told}");
+        for prepared in [
+            "pod.memory",
+            "pod.priority",
+            "pod.softirq",
+            "pod.napi",
+            "pod.console",
+            "pod.seccomp",
+        ] {
+            let line = told
+                .lines()
+                .find(|line| line.contains(prepared))
+                .unwrap_or_default();
+            ensure!(line.contains(" exact "), "{prepared}: {line:?}");
+        }
 
-#[test]
-fn pod_kill_slivers_kills_them_and_the_node_stays_up() -> Result<()> {
-    with_node(|lab, index| {
-        lab.at(index).exec(SLICE, "sleep 1000")?;
+        node.exec(SLICE, "sleep 1000")?;
         let report = lab.pod(index, Action::KillSlivers, PATIENCE)?;
         ensure!(matches!(report.outcome, Outcome::Accepted(_)), "{report:?}");
-        hw_tests::fleet::wait_for("a node without slivers", || {
-            lab.at(index)
-                .processes(SLICE)
-                .is_ok_and(|left| left == 0)
-                .then_some(())
+        wait_for("a node without slivers", || {
+            node.processes(SLICE).is_ok_and(|left| left == 0).then_some(())
         })?;
-        lab.at(index)
-            .must("pidof redbutton-nodemgr redbutton-pod-listener")?;
+        node.must("pidof redbutton-nodemgr && pidof redbutton-pod-listener")?;
+
+        let since = node.console().mark();
+        let report = lab.pod(index, Action::Crash, PATIENCE)?;
+        ensure!(matches!(report.outcome, Outcome::Rebooted(_)), "{report:?}");
+        node.console().wait_for(since, "Kernel panic", CAP)?;
+        node.ready_since(since)?;
+        ensure!(lab.can_log_in(index, CAP)?, "nobody can log in after the crash");
         Ok(())
     })
 }
 
+/// Each by itself, one after the other, on one node; the fork bomb and the real-time loop let nobody in.
 #[test]
-fn pod_crash_leaves_the_panic_on_the_console_and_comes_back() -> Result<()> {
+fn pod_ends_every_state_that_starves_a_node() -> Result<()> {
     with_node(|lab, index| {
-        let since = lab.at(index).console().mark();
-        let report = lab.pod(index, Action::Crash, PATIENCE)?;
-        ensure!(matches!(report.outcome, Outcome::Rebooted(_)), "{report:?}");
-        lab.at(index).console().wait_for(since, "Kernel panic", CAP)?;
-        lab.at(index).ready_since(since)
-    })
-}
-
-/// The state is real before the packet is sent: nobody gets in.
-fn nobody_gets_in(lab: &Lab, index: usize) -> Result<()> {
-    hw_tests::fleet::wait_for("a node that lets nobody in", || {
-        lab.can_log_in(index, LOGIN)
-            .is_ok_and(|inside| !inside)
-            .then_some(())
-    })
-}
-
-fn starved_by(fault: Fault) -> Result<()> {
-    with_node(|lab, index| {
-        println!("{}", fault.commit(lab, index, SLICE)?);
-        if fault == Fault::Forkbomb {
-            nobody_gets_in(lab, index)?;
+        for fault in [
+            Fault::Forkbomb,
+            Fault::Memory,
+            Fault::Fds,
+            Fault::Disk,
+            Fault::Hang,
+        ] {
+            println!("{}", fault.commit(lab, index, SLICE)?);
+            if fault == Fault::Forkbomb {
+                wait_for("a node that lets nobody in", || {
+                    lab.can_log_in(index, LOGIN)
+                        .is_ok_and(|inside| !inside)
+                        .then_some(())
+                })?;
+            }
+            restored(lab, index)?;
         }
-        restored(lab, index)
+        ensure!(lab.can_log_in(index, CAP)?, "nobody can log in at the end");
+        Ok(())
     })
-}
-
-#[test]
-fn pod_ends_a_fork_bomb() -> Result<()> {
-    starved_by(Fault::Forkbomb)
-}
-
-#[test]
-fn pod_ends_a_memory_hog() -> Result<()> {
-    starved_by(Fault::Memory)
-}
-
-#[test]
-fn pod_ends_a_full_file_table() -> Result<()> {
-    starved_by(Fault::Fds)
-}
-
-#[test]
-fn pod_ends_a_full_disk() -> Result<()> {
-    starved_by(Fault::Disk)
-}
-
-#[test]
-fn pod_ends_a_real_time_loop_that_stops_everything_else() -> Result<()> {
-    starved_by(Fault::Hang)
 }
