@@ -8,7 +8,8 @@ use proto::bundle::SecretPem;
 use proto::{DaemonRole, Identity, NodeId, NodeName, PersonName};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType, string::Ia5String,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
+    string::Ia5String,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -242,7 +243,7 @@ impl Ca {
         self.certify(identity, &key, Vec::new(), Vec::new(), CA_LIFE, now)
     }
 
-    fn issue(
+    pub(super) fn issue(
         &self,
         identity: Identity,
         names: Vec<SanType>,
@@ -262,11 +263,30 @@ impl Ca {
         &self,
         identity: Identity,
         key: &KeyPair,
-        mut names: Vec<SanType>,
+        names: Vec<SanType>,
         usage: Vec<ExtendedKeyUsagePurpose>,
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, PkiError> {
+        let (certificate, expires) = self.certify_key(&identity, key, names, usage, life, now)?;
+        Ok(Issued {
+            certificate,
+            key: SecretPem::new(key.serialize_pem()),
+            expires,
+            identity,
+        })
+    }
+
+    /// The certificate alone and when it ends; whoever has the key keeps it.
+    pub(super) fn certify_key(
+        &self,
+        identity: &Identity,
+        key: &impl PublicKeyData,
+        mut names: Vec<SanType>,
+        usage: Vec<ExtendedKeyUsagePurpose>,
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<(String, OffsetDateTime), PkiError> {
         let make = |source| PkiError::Make {
             subject: identity.to_string(),
             source,
@@ -279,12 +299,7 @@ impl Ca {
         params.extended_key_usages = usage;
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(key, &self.issuer).map_err(make)?.pem();
-        Ok(Issued {
-            certificate,
-            key: SecretPem::new(key.serialize_pem()),
-            expires,
-            identity,
-        })
+        Ok((certificate, expires))
     }
 }
 
