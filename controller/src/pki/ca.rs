@@ -306,7 +306,8 @@ impl Ca {
             subject: identity.to_string(),
             source,
         };
-        let expires = (now + life).min(self.expires);
+        // Certificates know no fractions of seconds.
+        let expires = (now + life).min(self.expires).truncate_to_second();
         names.push(SanType::URI(ia5(&identity.to_string())?));
         let mut params = params(&identity.to_string(), now, expires);
         params.subject_alt_names = names;
