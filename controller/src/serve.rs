@@ -97,10 +97,15 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let dir = &config.state;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
     let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
-    let tls = link::server_config(&ca, &certificate, &key).map_err(|source| ServeError::Tls {
+    let of_tls = |source| ServeError::Tls {
         dir: dir.clone(),
         source,
-    })?;
+    };
+    let tls = link::server_config(&ca, &certificate, &key).map_err(of_tls)?;
+    // Ended certificates are let in and may be renewed; `Reach` says so.
+    let shown = link::Door::new(&ca, &certificate, &key).map_err(of_tls)?;
+    shown.let_ended_in();
+    let for_people = shown.config().map_err(of_tls)?;
     let signer = Arc::new(load_signer(dir, OffsetDateTime::now_utc())?);
     let store = Arc::new(SqliteStore::open(&dir.join(files::DATABASE)).await?);
     // Ends after the ports, so that what links still say is recorded.
@@ -112,7 +117,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
     let (routes, health) = services::routes(fleet.clone(), door.clone()).await?;
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
-    let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
+    let people = Acceptor::bind(config.people.listen, for_people, config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;
     let handle = Handle {
         people_addr: people.local_addr(),
