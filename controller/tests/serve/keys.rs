@@ -461,6 +461,12 @@ async fn a_stolen_laptop_is_locked_out_by_one_command_and_its_streams_are_cut() 
         .await
         .expect_err("revoked");
     assert!(error.message().contains("revoked"), "{error}");
+    // It may knock as often as it likes: the audit does not grow with it.
+    for _ in 0..40 {
+        assert_eq!(code(&again.whoami().await.expect_err("revoked")), "refused");
+    }
+    let refused = |e: &&v1::AuditEntry| e.action == "call" && e.outcome == "refused";
+    assert!(world.audit().await.iter().filter(refused).count() <= 10);
     // Nobody else was cut, and dan comes back by an invite.
     drop(of_alice.expect("still there"));
     alice.whoami().await.expect("still there");
