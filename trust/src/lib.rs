@@ -20,7 +20,7 @@ mod spki;
 mod statement;
 
 pub use approval::{ApprovalError, RestoreApproval};
-pub use certificate::{CertificateError, identity_of};
+pub use certificate::{CertificateError, identity_of, validity_of};
 pub use roots::{Roots, RootsError};
 pub use signer::{Keyring, SHORT_BYTES, Signer, SignerError};
 pub use spki::{Spki, SpkiError};

@@ -22,6 +22,7 @@
 
 mod error;
 pub(crate) mod high_water;
+mod keys;
 pub mod merge;
 mod order_records;
 mod records;
@@ -31,6 +32,10 @@ use async_trait::async_trait;
 use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName};
 
 pub use error::StoreError;
+pub use keys::{
+    Holder, InviteRecord, InviteSelection, InviteUse, InviteUsed, Invitee, KeyRecord, KeySelection, KeyStore,
+    NewInvite, NewKey, Removed, Revoked, Tie, TieKind,
+};
 pub use order_records::{
     Committed, HoldRecord, ImportedHold, NewOrder, OrderFilter, OrderKind, OrderProgress, OrderRecord,
     OrderState, Recorded, Release, ResultRecord, Wish,
@@ -47,10 +52,10 @@ pub const EPOCH_BLOCK: u64 = 1_000;
 /// What every method returns.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// The controller's memory. Errors that any method may return besides its own: [`StoreError::Full`],
+/// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: KeyStore + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

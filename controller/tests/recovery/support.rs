@@ -57,6 +57,7 @@ impl World {
             support: vec!["alice".parse().expect("valid"), "bob".parse().expect("valid")],
             people: Vec::new(),
             daemons: Vec::new(),
+            bundles: true,
         };
         init(&wish, now()).await.expect("a controller");
         let world = Self { folder, dir };
