@@ -288,8 +288,8 @@ impl Dialer {
             address,
             source: Box::new(e),
         };
-        let (identity, certificate_expires) =
-            trust::identity_of(session.peer_certificates().unwrap_or_default()).map_err(impostor)?;
+        let chain = session.peer_certificates().unwrap_or_default();
+        let peer = Peer::of_chain(chain, address, std::time::SystemTime::now()).map_err(impostor)?;
 
         let first = timeout(attach_deadline, stream.fill_buf())
             .await
@@ -299,14 +299,7 @@ impl Dialer {
                 controller: controller(),
                 source: None,
             }),
-            Ok(_) => Ok((
-                stream,
-                Peer {
-                    identity,
-                    address,
-                    certificate_expires,
-                },
-            )),
+            Ok(_) => Ok((stream, peer)),
             Err(e)
                 if matches!(
                     e.kind(),

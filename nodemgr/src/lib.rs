@@ -25,6 +25,7 @@ pub mod guard;
 pub mod holds;
 pub mod journal;
 pub mod kill;
+pub mod policy;
 pub mod prepare;
 pub mod procfs;
 mod report;
