@@ -19,6 +19,7 @@ pub mod cgroup;
 mod check;
 pub mod config;
 mod crash;
+pub mod diary;
 mod engine;
 pub mod exec;
 pub mod guard;
