@@ -102,6 +102,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
     let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    fleet.policies().trust(ca);
     let (routes, health) = services::routes(fleet.clone()).await?;
     let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;

@@ -9,6 +9,7 @@
 
 mod audit_service;
 mod caller;
+mod kits;
 mod nodes;
 mod orders;
 mod pages;
@@ -21,6 +22,7 @@ pub(crate) mod wire;
 use std::sync::Arc;
 
 use proto::v1::audit_server::AuditServer;
+use proto::v1::kits_server::KitsServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
 use proto::v1::people_server::PeopleServer;
@@ -69,6 +71,7 @@ pub(crate) async fn routes(
         .add_service(limited!(SlicesServer))
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
+        .add_service(limited!(KitsServer))
         .add_service(limited!(AuditServer));
     Ok((routes, health))
 }

@@ -6,6 +6,7 @@ mod bad_nodes;
 mod crash;
 mod durable;
 mod lists;
+mod policy;
 mod press;
 mod refusals;
 mod watch;
