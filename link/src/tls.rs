@@ -59,7 +59,7 @@ pub enum TlsError {
     Setup(String),
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -124,11 +124,11 @@ fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'sta
     }
 }
 
-fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     certificates("certificate", pem)
 }
 
-fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
+pub(crate) fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("CA certificate", pem)? {
         roots.add(certificate).map_err(TlsError::Anchor)?;
@@ -136,7 +136,7 @@ fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(roots))
 }
 
-fn key(pem: &SecretPem) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn key(pem: &SecretPem) -> Result<PrivateKeyDer<'static>, TlsError> {
     // The parser's error is dropped: it may quote the text.
     PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(|e| match e {
         PemError::NoItemsFound => TlsError::Missing {
@@ -147,7 +147,7 @@ fn key(pem: &SecretPem) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn refused(error: CertificateError) -> rustls::Error {
+pub(crate) fn refused(error: CertificateError) -> rustls::Error {
     rustls::Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(error))))
 }
 

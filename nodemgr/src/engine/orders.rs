@@ -70,6 +70,8 @@ enum Refused {
     },
     #[error("{0} orders cannot be carried out on this node: {1}")]
     NoMeans(&'static str, String),
+    #[error("{0} is no order")]
+    NoOrder(&'static str),
 }
 
 enum Taken {
@@ -165,6 +167,8 @@ impl Node {
                 return self.restart(now, answer, &boot_id, Wish::Reboot);
             }
             Action::Halt(v1::Halt { boot_id }) => return self.restart(now, answer, &boot_id, Wish::Halt),
+            // The agent keeps it, and answers nothing.
+            Action::Policy(_) => return Err(Refused::NoOrder("policy")),
         };
         work.answer.holds.sort_unstable();
         self.touch();
