@@ -14,6 +14,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::{Duration, OffsetDateTime};
+use trust::Spki;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long a person's certificate is good for.
@@ -95,6 +96,20 @@ pub struct Issued {
     pub key: SecretPem,
     /// When it ends.
     pub expires: OffsetDateTime,
+}
+
+impl Issued {
+    /// The key that it is for.
+    ///
+    /// # Errors
+    /// Never for what a CA made.
+    pub fn spki(&self) -> Result<Spki, PkiError> {
+        let leaf = CertificateDer::from_pem_slice(self.certificate.as_bytes()).ok();
+        leaf.and_then(|leaf| Spki::of_certificate(&leaf).ok())
+            .ok_or(PkiError::Ca {
+                message: "it made a certificate that cannot be read",
+            })
+    }
 }
 
 /// A CA with its key. Prints nothing of the key.
@@ -291,7 +306,8 @@ impl Ca {
             subject: identity.to_string(),
             source,
         };
-        let expires = (now + life).min(self.expires);
+        // Certificates know no fractions of seconds.
+        let expires = (now + life).min(self.expires).truncate_to_second();
         names.push(SanType::URI(ia5(&identity.to_string())?));
         let mut params = params(&identity.to_string(), now, expires);
         params.subject_alt_names = names;
