@@ -5,6 +5,7 @@ mod attach;
 mod bad_nodes;
 mod crash;
 mod durable;
+mod keys;
 mod lists;
 mod policy;
 mod press;

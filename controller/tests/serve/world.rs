@@ -81,6 +81,7 @@ impl World {
             support: vec![name("alice"), name("otto")],
             people: Vec::new(),
             daemons: Vec::new(),
+            bundles: true,
         };
         admin::init(&init, OffsetDateTime::now_utc())
             .await
