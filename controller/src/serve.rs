@@ -118,6 +118,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
     let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    fleet.policies().trust(ca.clone());
     let ca = Ca::load(ca, &SecretPem::new(read(dir, files::CA_KEY)?))?;
     let controllers = Addresses::load(dir)?.people;
     let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
