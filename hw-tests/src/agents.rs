@@ -174,7 +174,7 @@ impl Agent {
                 v1::Outcome::Accepted
             }
             Some(Action::Halt(_)) => v1::Outcome::Accepted,
-            None => v1::Outcome::Failed,
+            _ => v1::Outcome::Failed,
         };
         answer.outcome = outcome.into();
         answer
