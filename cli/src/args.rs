@@ -7,10 +7,13 @@ mod values;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use proto::{OrderId, PersonName, SiteName, SliceName};
+use proto::{OrderId, PersonName, ProposalId, SiteName, SliceName};
 
 pub(crate) use press::reason;
-pub use press::{NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopNode, Waiting};
+pub use press::{
+    ApproveArgs, KillAll, NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopAll, StopNode,
+    Waiting,
+};
 pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
@@ -60,6 +63,15 @@ pub struct Global {
 pub enum Command {
     /// Kill a slice on every node: the short form of `slice kill`
     KillSlice(SliceTarget),
+    /// Kill every slice on every node, and let none start until released; a second person must approve
+    KillAll(KillAll),
+    /// Power off every node; a second person must approve
+    StopAll(StopAll),
+    /// Agree to what another person proposed
+    Approve(ApproveArgs),
+    /// What waits for a second person
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
     /// Slices: see, kill, freeze, release
     #[command(subcommand)]
     Slice(SliceCommand),
@@ -217,6 +229,30 @@ pub enum OrderCommand {
         /// List every node, however many are well
         #[arg(long)]
         all: bool,
+    },
+}
+
+/// `redbutton approvals …`
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// List what waits for a second person, newest first
+    Ls {
+        /// Also what is over
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show a proposal: what it would do, to whom, and who could approve it
+    Show {
+        /// As `approvals ls` prints it
+        proposal: ProposalId,
+    },
+    /// Take a proposal back
+    Withdraw {
+        /// As `approvals ls` prints it
+        proposal: ProposalId,
+        /// Why
+        #[arg(long, short, default_value = "", hide_default_value = true)]
+        reason: String,
     },
 }
 

@@ -102,6 +102,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
     let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    // What was approved before a crash is carried out before anybody can ask about it.
+    fleet.resume_approved().await;
     let (routes, health) = services::routes(fleet.clone()).await?;
     let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;

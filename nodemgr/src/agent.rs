@@ -259,6 +259,9 @@ async fn obey(
                 break;
             }
         };
+        if let Some(v1::command::Action::Witness(_)) = command.action {
+            continue;
+        }
         // The change of state happens here, in the order of arrival; the rest of it beside the others.
         let reply = node.take(command);
         let (node, out) = (node.clone(), out.clone());

@@ -37,7 +37,11 @@ pub(crate) fn commands(order: &OrderRecord, now: Version, boot: Option<BootId>) 
         (Wish::Stop { boot_id, .. }, _) => Arc::new([one(Action::Halt(v1::Halt {
             boot_id: boot(boot_id),
         }))]),
-        (Wish::Hold { .. }, OrderKind::Release | OrderKind::RebootNode | OrderKind::StopNode) => Arc::new([]),
+        (Wish::StopEveryNode { .. }, _) => Arc::new([one(Action::Halt(v1::Halt { boot_id: boot(&None) }))]),
+        (
+            Wish::Hold { .. },
+            OrderKind::Release | OrderKind::RebootNode | OrderKind::StopNode | OrderKind::StopEveryNode,
+        ) => Arc::new([]),
         (Wish::Hold { .. }, _) => order
             .holds
             .iter()

@@ -50,6 +50,24 @@ impl Fleet {
         (running, frozen)
     }
 
+    /// Whom an order for everything would reach now.
+    pub(crate) fn reach_of_everything(&self) -> v1::proposal::Reach {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let state = self.lock();
+        let attached = || state.nodes.iter().filter(|node| node.slot.is_some());
+        let slices: BTreeSet<&SliceName> = attached()
+            .flat_map(|node| node.facts.running())
+            .map(|fact| &fact.slice)
+            .collect();
+        v1::proposal::Reach {
+            nodes: count(state.nodes.len()),
+            attached: count(attached().count()),
+            slices: count(slices.len()),
+            no_way_back: 0,
+            no_way_back_names: Vec::new(),
+        }
+    }
+
     /// The slivers of a slice on attached nodes, as last reported.
     pub fn slivers(&self, slice: &SliceName) -> Vec<(Arc<Member>, v1::SliverState)> {
         let reports: Vec<(Arc<Member>, Option<NodeReport>)> = {

@@ -23,7 +23,9 @@
 //! It does not decide who may do what (`authz`), and trusts nothing that a node says (`facts`, `orders::Said`).
 
 mod aim;
+mod approve;
 mod attach;
+mod carry_out;
 mod epochs;
 mod facts;
 mod frames;
@@ -48,6 +50,8 @@ use crate::orders::{NodeIndex, NodeRef};
 use crate::store::{EPOCH_BLOCK, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
+pub use approve::Agreed;
+pub(crate) use approve::act_of;
 pub use press::Pressed;
 pub use roster::Member;
 pub use state::{LiveOrder, Standing};
@@ -86,6 +90,7 @@ pub struct Fleet {
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
     items: mpsc::Sender<Item>,
+    agreeing: approve::Agreeing,
     shutdown: CancellationToken,
 }
 
@@ -144,6 +149,7 @@ impl Fleet {
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
             items,
+            agreeing: approve::Agreeing::default(),
             shutdown,
         });
         let tasks = vec![

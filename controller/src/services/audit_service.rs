@@ -140,6 +140,15 @@ impl Audit for Desk {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    type WitnessesStream = ReceiverStream<Result<v1::NodeWitness, Status>>;
+
+    async fn witnesses(
+        &self,
+        _: Request<v1::WitnessesRequest>,
+    ) -> Result<Response<Self::WitnessesStream>, Status> {
+        Err(Status::unimplemented("soon"))
+    }
+
     async fn head(&self, request: Request<AuditHeadRequest>) -> Result<Response<AuditHead>, Status> {
         let caller = self.caller(&request).await?;
         self.permit(&caller, Action::VerifyAudit, &Target::Fleet, About::default())

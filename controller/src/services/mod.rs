@@ -7,6 +7,7 @@
 //! Every call asks `authz`. Refusals and changes are audited, reads that are allowed are not. Lists hold what the
 //! caller may see. For what a caller may not see, "does not exist" and "is not yours" are the same answer.
 
+mod approvals;
 mod audit_service;
 mod caller;
 mod nodes;
@@ -20,6 +21,7 @@ pub(crate) mod wire;
 
 use std::sync::Arc;
 
+use proto::v1::approvals_server::ApprovalsServer;
 use proto::v1::audit_server::AuditServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
@@ -38,7 +40,7 @@ pub(crate) struct Desk {
     pub(crate) fleet: Arc<Fleet>,
 }
 
-/// What the people's port serves: the six services, health, and reflection in both of its versions.
+/// What the people's port serves: the services, health, and reflection in both of its versions.
 ///
 /// # Errors
 /// When the committed descriptors cannot be read, which a test excludes.
@@ -69,6 +71,7 @@ pub(crate) async fn routes(
         .add_service(limited!(SlicesServer))
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
+        .add_service(limited!(ApprovalsServer))
         .add_service(limited!(AuditServer));
     Ok((routes, health))
 }

@@ -171,6 +171,8 @@ const OFFERED: &[Action] = &[
     Action::CreateSite,
     Action::CreateSlice,
     Action::ReadAudit,
+    Action::StopEverySlice,
+    Action::StopEveryNode,
 ];
 
 #[tonic::async_trait]
@@ -184,6 +186,7 @@ impl People for Desk {
             version: Some(self.fleet.now().into()),
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             may,
+            alarms: Vec::new(),
         }))
     }
 

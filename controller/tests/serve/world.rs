@@ -228,6 +228,26 @@ impl World {
         }
     }
 
+    /// The same person with another key and certificate.
+    pub(crate) async fn other_bundle(&self, person: &str) -> Person {
+        let out = self.dir.path().join(format!("{person}.other"));
+        let wish = IssuePerson {
+            dir: self.state(),
+            name: name(person),
+            out: out.clone(),
+            addresses: Vec::new(),
+            life: None,
+        };
+        admin::issue_person(&wish, OffsetDateTime::now_utc())
+            .await
+            .expect("a bundle");
+        let text = std::fs::read_to_string(out).expect("a bundle");
+        let bundle = Bundle::parse(&text).expect("a good bundle");
+        Person {
+            channel: connect(&bundle, self.people).await.expect("connects"),
+        }
+    }
+
     pub(crate) async fn audit(&self) -> Vec<v1::AuditEntry> {
         let alice = self.person("alice").await;
         let mut stream = alice
@@ -385,6 +405,7 @@ pub(crate) fn obedient(command: &Command) -> Vec<Answer> {
         Some(Action::Impose(_)) => Outcome::Killed,
         Some(Action::Release(_)) => Outcome::Released,
         Some(Action::Reboot(_) | Action::Halt(_)) => Outcome::Accepted,
+        Some(Action::Witness(_)) => return Vec::new(),
         Some(Action::Sync(_)) | None => Outcome::AlreadyDead,
     };
     vec![answer(command, outcome, true)]
@@ -453,6 +474,11 @@ impl Sim {
     pub(crate) fn hang_up(&mut self) {
         self.links.cancel();
         self.links = CancellationToken::new();
+    }
+
+    /// The boot that it is in.
+    pub(crate) fn boot(&self) -> String {
+        self.report.lock().expect("the report").boot_id.clone()
     }
 
     /// Another boot.
