@@ -46,6 +46,7 @@ pub struct Agent {
     reports: Worker,
     lists: Worker,
     journals: Worker,
+    heads: Worker,
     sources: Sources,
 }
 
@@ -63,6 +64,7 @@ impl Agent {
             reports: Worker::start("reports")?,
             lists: Worker::start("processes")?,
             journals: Worker::start("journal")?,
+            heads: Worker::start("audit-heads")?,
             sources,
         })
     }
@@ -124,7 +126,13 @@ impl Slivers for Agent {
                 }
             }
         });
-        tokio::spawn(obey(self.node.clone(), request.into_inner(), out, second));
+        tokio::spawn(obey(
+            self.node.clone(),
+            self.heads.clone(),
+            request.into_inner(),
+            out,
+            second,
+        ));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
@@ -242,6 +250,7 @@ fn status(error: &JournalError) -> Status {
 /// Takes the commands of one stream until it ends. `second` keeps the way of second answers open as long.
 async fn obey(
     node: Arc<Node>,
+    heads: Worker,
     mut commands: Streaming<Command>,
     out: mpsc::Sender<Result<Answer, Status>>,
     second: mpsc::Sender<Answer>,
@@ -259,7 +268,8 @@ async fn obey(
                 break;
             }
         };
-        if let Some(v1::command::Action::Witness(_)) = command.action {
+        if let Some(v1::command::Action::Witness(statement)) = command.action {
+            keep(&node, &heads, statement);
             continue;
         }
         // The change of state happens here, in the order of arrival; the rest of it beside the others.
@@ -280,6 +290,15 @@ async fn obey(
         });
     }
     drop(second);
+}
+
+/// Keeps a head of the audit, beside everything else: the disk may be slow, and nobody waits for it.
+fn keep(node: &Arc<Node>, worker: &Worker, statement: v1::SignedStatement) {
+    let heads = node.clone();
+    if let Err(error) = worker.begin(move || heads.witness(statement)) {
+        // The next one comes with the next change, or the next link.
+        tracing::debug!(%error, "an audit head is not looked at");
+    }
 }
 
 /// Processes of a slice, or of everything. Blocking.

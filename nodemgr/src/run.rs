@@ -82,6 +82,10 @@ pub async fn run(
         prepared,
         restarter,
     })?;
+    match trust::Roots::from_pem(&bundle.ca) {
+        Ok(roots) => node.trust_roots(roots),
+        Err(error) => tracing::error!(%error, "no audit head will be kept"),
+    }
     let routes = Agent::new(node.clone()).map_err(RunError::Threads)?.routes();
     let starts = exec::serve(node.clone(), &socket, shutdown.clone())
         .map_err(|source| RunError::Socket { path: socket, source })?;

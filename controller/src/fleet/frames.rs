@@ -82,6 +82,11 @@ pub(crate) fn sync<'a>(
         .collect()
 }
 
+/// Where the audit stands, for a node to keep.
+pub(crate) fn witness(now: Version, statement: v1::SignedStatement) -> Bytes {
+    command(None, now, now, Action::Witness(statement))
+}
+
 fn command(order: Option<OrderId>, now: Version, given: Version, action: Action) -> Bytes {
     let order = order.map(String::from).unwrap_or_default();
     let command = v1::Command {

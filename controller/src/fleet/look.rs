@@ -111,6 +111,10 @@ impl Fleet {
             boot_id: record.boot_id.map(String::from).unwrap_or_default(),
             ..v1::Node::default()
         };
+        let index = self.lock().roster.index(record.id);
+        let witnessed = index
+            .map(|index| self.kept_by(index).trouble())
+            .unwrap_or_default();
         let state = self.lock();
         let on_itself = |hold: &&proto::Hold| hold.slice.is_none() && hold.scope == Scope::Node(record.id);
         node.holds = u32::try_from(state.holds.values().filter(on_itself).count()).unwrap_or(u32::MAX);
@@ -147,6 +151,9 @@ impl Fleet {
                 format!(" and {} more", rest.len())
             };
             trouble.push(format!("holds that the controller does not know: {first}{more}"));
+        }
+        if !witnessed.is_empty() {
+            trouble.push(witnessed);
         }
         node.trouble = trouble.join("; ");
         node

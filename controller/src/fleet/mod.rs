@@ -37,6 +37,7 @@ mod recorder;
 mod roster;
 mod state;
 mod unwritten;
+mod witness;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub(crate) use approve::act_of;
 pub use press::Pressed;
 pub use roster::Member;
 pub use state::{LiveOrder, Standing};
+pub use witness::RolledBack;
 
 use recorder::Item;
 use state::State;
@@ -91,6 +93,7 @@ pub struct Fleet {
     unwritten: Arc<Unwritten>,
     items: mpsc::Sender<Item>,
     agreeing: approve::Agreeing,
+    witnessing: witness::Witnessing,
     shutdown: CancellationToken,
 }
 
@@ -150,11 +153,15 @@ impl Fleet {
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
             items,
             agreeing: approve::Agreeing::default(),
+            witnessing: witness::Witnessing::default(),
             shutdown,
         });
+        // Before any node can attach: each gets the head then.
+        fleet.sign_head().await?;
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::retry(fleet.clone())),
+            tokio::spawn(witness::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }
@@ -240,6 +247,16 @@ impl Fleet {
             .values()
             .filter(|hold| wanted(hold, member(hold).map(|member| &**member)))
             .cloned()
+            .collect()
+    }
+
+    /// Every node, in the order of the roster.
+    pub(crate) fn members(&self) -> Vec<(NodeIndex, Arc<Member>)> {
+        let state = self.lock();
+        state
+            .roster
+            .iter()
+            .map(|(index, member)| (index, member.clone()))
             .collect()
     }
 

@@ -11,4 +11,5 @@ mod lists;
 mod press;
 mod refusals;
 mod watch;
+mod witness;
 mod world;

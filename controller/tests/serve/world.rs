@@ -505,6 +505,15 @@ impl Sim {
         self.told.borrow().iter().filter_map(sync).collect()
     }
 
+    /// The audit heads that it was sent.
+    pub(crate) fn heads(&self) -> Vec<v1::SignedStatement> {
+        let head = |command: &Command| match &command.action {
+            Some(Action::Witness(head)) => Some(head.clone()),
+            _ => None,
+        };
+        self.told.borrow().iter().filter_map(head).collect()
+    }
+
     /// Waits until it is attached, counted in syncs.
     pub(crate) async fn attached(&self, times: usize) {
         until(&format!("node {} to attach", self.id), || async {
@@ -543,7 +552,11 @@ impl Slivers for Sim {
         let sim = self.clone();
         let answers = commands.into_inner().map(move |command| match command {
             Ok(command) => {
-                let answers = (sim.answering)(&command);
+                let answers = match command.action {
+                    // Kept, never answered.
+                    Some(Action::Witness(_)) => Vec::new(),
+                    _ => (sim.answering)(&command),
+                };
                 sim.told.send_modify(|told| told.push(command));
                 answers.into_iter().map(Ok).collect()
             }
