@@ -14,7 +14,7 @@ pub use press::{
     ApproveArgs, KillAll, NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopAll, StopNode,
     Waiting,
 };
-pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, seconds};
+pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, WitnessArg, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
 ///
@@ -343,6 +343,12 @@ pub enum AuditCommand {
         #[arg(long)]
         order: Option<OrderId>,
     },
+    /// Collect the heads of the audit that nodes have kept, for `audit verify`
+    Witness {
+        /// The file; it must not exist
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Check an exported file offline: no controller needed
     Verify(VerifyArgs),
     /// Write the chain to a file, or to stdout, for `audit verify`
@@ -361,9 +367,13 @@ pub enum AuditCommand {
 pub struct VerifyArgs {
     /// As `audit export` wrote it
     pub file: PathBuf,
-    /// A head that somebody else kept; the chain must contain it. Repeat for several
-    #[arg(long = "witness", value_name = "SEQUENCE:HASH")]
-    pub witnesses: Vec<audit::Head>,
+    /// A head that somebody else kept, or a file of them as `audit witness` writes it; the chain must contain them.
+    /// Repeat for several
+    #[arg(long = "witness", value_name = "SEQUENCE:HASH|FILE", value_parser = WitnessArg::parse)]
+    pub witnesses: Vec<WitnessArg>,
+    /// The controller's roots, PEM: every head in a witness file must be signed under one of them
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// The head just before a file that does not begin with entry 1
     #[arg(long, value_name = "SEQUENCE:HASH")]
     pub start: Option<audit::Head>,

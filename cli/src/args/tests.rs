@@ -23,6 +23,8 @@ fn every_command_parses() {
     for line in [
         "kill-slice princeton_codeen",
         "kill-slice princeton_codeen --reason x --no-wait",
+        "audit witness --out heads",
+        "audit verify file --witness heads --ca ca.pem",
         "kill-all --reason x",
         "stop-all --no-way-back -r x",
         "approve 0193e0a0-0000-7000-8000-000000000001",

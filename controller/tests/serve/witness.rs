@@ -1,7 +1,6 @@
 //! The audit is rewritten by somebody who owns the database, and found by what a node has kept.
 
 use audit::{Draft, Entry, Hash, Head, Stated, seal};
-use proto::v1::command::Action;
 use proto::v1::{self, SignedStatement, Witnessed};
 
 use crate::approvals_by_hand::by_hand;
