@@ -50,8 +50,10 @@ impl Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a new controller: CA, database, bundles of the first two support people.
+    /// Make a new controller: CA, database, invites of the first two support people.
     Init(InitArgs),
+    /// Make an invite for a person who exists; also while the controller serves. `redbutton invite` needs no root.
+    Invite(InviteArgs),
     /// Make a bundle for a person or a node; also while the controller serves.
     #[command(subcommand)]
     Issue(Issue),
@@ -74,6 +76,28 @@ pub(crate) struct InitArgs {
     /// Where daemons dial, HOST:PORT, instead of every name with port 7444; again for each.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) daemons: Vec<String>,
+    /// Leave ready bundles with long-lived certificates instead of invites: for tests and trials.
+    #[arg(long)]
+    pub(crate) bundles: bool,
+}
+
+/// An invite.
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    /// Who; they exist, and get one more key.
+    pub(crate) name: PersonName,
+    /// Where the invite goes; nothing may stand there.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Where to dial, HOST:PORT, instead of what init recorded; again for each.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Vec<String>,
+    /// Days until it ends.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=30), value_name = "N")]
+    pub(crate) days: Option<u16>,
+    /// Its use revokes their older keys.
+    #[arg(long)]
+    pub(crate) rekey: bool,
 }
 
 /// A bundle.

@@ -1,14 +1,14 @@
-//! `init` and `issue`: from arguments to wishes.
+//! `init`, `invite` and `issue`: from arguments to wishes.
 
 use std::path::PathBuf;
 
 use controller::admin::{
-    AdminError, Init, Initialised, IssueNode, IssuePerson, IssuedBundle, init as make, issue_node,
-    issue_person,
+    AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
+    init as make, invite_person, issue_node, issue_person,
 };
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, Issue};
+use crate::args::{InitArgs, InviteArgs, Issue};
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {
@@ -16,6 +16,7 @@ pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, Ad
         support,
         people,
         daemons,
+        bundles,
     } = args;
     make(
         &Init {
@@ -24,6 +25,29 @@ pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, Ad
             support,
             people,
             daemons,
+            bundles,
+        },
+        OffsetDateTime::now_utc(),
+    )
+    .await
+}
+
+pub(crate) async fn invite(args: InviteArgs, dir: PathBuf) -> Result<InvitedPerson, AdminError> {
+    let InviteArgs {
+        name,
+        out,
+        address,
+        days,
+        rekey,
+    } = args;
+    invite_person(
+        &InvitePerson {
+            dir,
+            name,
+            out,
+            addresses: address,
+            life: days.map(|days| Duration::days(days.into())),
+            rekey,
         },
         OffsetDateTime::now_utc(),
     )

@@ -18,7 +18,7 @@ mod signer;
 mod spki;
 mod statement;
 
-pub use certificate::{CertificateError, identity_of};
+pub use certificate::{CertificateError, identity_of, validity_of};
 pub use roots::{Roots, RootsError};
 pub use signer::{Keyring, SHORT_BYTES, Signer, SignerError};
 pub use spki::{Spki, SpkiError};

@@ -16,7 +16,7 @@ use trust::{Keyring, Kind};
 
 use super::{Fleet, now_ms};
 use crate::approvals::{
-    Act, Case, Digest, Life, OPEN_FOR_MS, Refusal, TIED_FOR_MS, Terms, approval_bytes, life, may_approve,
+    Act, Case, Digest, Life, OPEN_FOR_MS, Refusal, TIED_FOR_MS, Terms, Tie, approval_bytes, life, may_approve,
 };
 use crate::error::Error;
 use crate::orders::{Reach, Wish};
@@ -256,7 +256,8 @@ impl Fleet {
     ) -> Result<Result<(), Refusal>, Error> {
         let terms = &record.terms;
         let since = at_ms.saturating_sub(TIED_FOR_MS);
-        let ties = self.store.ties_of(&terms.person, since).await?;
+        let ties = self.store.ties(&terms.person, approver, since).await?;
+        let ties: Vec<Tie> = ties.into_iter().map(Tie::from).collect();
         let decided = match (&record.approved, record.order) {
             (Some(approval), Some(order)) => format!("by {}, order {order}", approval.by),
             (Some(approval), None) => format!("by {}", approval.by),

@@ -21,6 +21,16 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// There, but good for nothing any more: a used invite, a revoked key.
+    #[error("{what} {name} cannot be used: {why}")]
+    Unusable {
+        /// The kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
     /// An argument that no store can take.
     #[error("{what} {got:?} is not usable: expected {expected}")]
     Invalid {
@@ -91,6 +101,14 @@ impl StoreError {
         Self::Exists {
             what,
             name: name.to_string(),
+        }
+    }
+
+    pub(crate) fn unusable(what: &'static str, name: &(impl ToString + ?Sized), why: &'static str) -> Self {
+        Self::Unusable {
+            what,
+            name: name.to_string(),
+            why,
         }
     }
 

@@ -21,6 +21,7 @@
 //! It does not decide who may do what (`authz`), nor whom an order reaches now (`fleet`).
 
 mod error;
+mod keys;
 pub mod merge;
 mod order_records;
 mod proposals;
@@ -31,6 +32,10 @@ use async_trait::async_trait;
 use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName};
 
 pub use error::StoreError;
+pub use keys::{
+    Holder, InviteRecord, InviteSelection, InviteUse, InviteUsed, Invitee, KeyRecord, KeySelection, KeyStore,
+    NewInvite, NewKey, Removed, Revoked, Tie, TieKind,
+};
 pub use order_records::{
     Committed, HoldRecord, ImportedHold, NewOrder, OrderFilter, OrderKind, OrderProgress, OrderRecord,
     OrderState, Recorded, Release, ResultRecord, Wish,
@@ -48,10 +53,10 @@ pub const EPOCH_BLOCK: u64 = 1_000;
 /// What every method returns.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// The controller's memory. Errors that any method may return besides its own: [`StoreError::Full`],
+/// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: ProposalStore + Send + Sync + 'static {
+pub trait Store: KeyStore + ProposalStore + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use proto::{OrderId, PersonName, ProposalId};
 
 use super::{Note, Result};
-use crate::approvals::{Digest, Life, Terms, Tie};
+use crate::approvals::{Digest, Life, Terms};
 
 /// A proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,21 @@ pub trait ProposalStore: Send + Sync {
     async fn support_since(&self, person: &PersonName) -> Result<Option<i64>>;
     /// Everybody who is support, by name.
     async fn supporters(&self) -> Result<Vec<PersonName>>;
-    /// Who made this person, or whom this person made, what they are, since then.
-    async fn ties_of(&self, person: &PersonName, since_ms: i64) -> Result<Vec<Tie>>;
+}
+
+impl From<super::Tie> for crate::approvals::Tie {
+    fn from(tie: super::Tie) -> Self {
+        let super::Tie {
+            person,
+            by,
+            kind,
+            at_ms,
+        } = tie;
+        Self {
+            by,
+            to: person,
+            what: kind.as_str().to_owned(),
+            at_ms,
+        }
+    }
 }

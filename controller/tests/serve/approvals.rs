@@ -205,10 +205,10 @@ async fn only_another_person_who_owes_the_proposer_nothing_may_agree() {
     let ines = world.person("ines").await;
     let second = alice.propose("k2", kill_all()).await;
     assert_eq!(second.may_approve, ["otto"]);
-    refused(&world, ines.approve(&second).await, "alice promoted ines").await;
+    refused(&world, ines.approve(&second).await, "ines less than 7 days ago").await;
     // And the other way round.
     let third = ines.propose("k3", kill_all()).await;
-    refused(&world, alice.approve(&third).await, "alice promoted ines").await;
+    refused(&world, alice.approve(&third).await, "ines less than 7 days ago").await;
     // Who became support after the proposal was made, by somebody else.
     otto.make_support("olga").await;
     let olga = world.person("olga").await;

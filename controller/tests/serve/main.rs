@@ -7,6 +7,7 @@ mod attach;
 mod bad_nodes;
 mod crash;
 mod durable;
+mod keys;
 mod lists;
 mod press;
 mod refusals;

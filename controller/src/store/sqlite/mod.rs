@@ -5,7 +5,8 @@
 //!   tx.rs      the one writer: BEGIN IMMEDIATE … COMMIT, rolled back when dropped
 //!   fault.rs   SQLite's errors by what the caller does about them
 //!   row.rs     between rows and checked types
-//!   people.rs places.rs nodes.rs orders.rs results.rs holds.rs audit.rs: the statements
+//!   people.rs places.rs nodes.rs keys.rs invites.rs orders.rs results.rs holds.rs audit.rs: the statements
+//!   key_store.rs: the part of the store about keys
 //!   crash.rs   dies on purpose, in debug builds, so that a test can look at what is left
 //! ```
 //!
@@ -16,6 +17,8 @@
 mod audit;
 mod fault;
 mod holds;
+mod invites;
+mod keys;
 mod nodes;
 mod open;
 mod orders;
@@ -94,6 +97,9 @@ macro_rules! write {
         $store.commit(tx, done).await
     }};
 }
+
+// Here, below the macros that it uses.
+mod key_store;
 
 #[async_trait]
 impl Store for SqliteStore {

@@ -43,20 +43,30 @@ pub(super) async fn create(
     node: &NewNode,
     note: Note,
 ) -> Result<NodeRecord, Fail> {
+    insert(conn, node, note.draft.at_ms).await?;
+    audit::append(conn, note).await?;
+    get(conn, node.id).await
+}
+
+/// Neither its id nor its name is taken.
+pub(super) async fn check_new(conn: &mut SqliteConnection, id: NodeId, name: &NodeName) -> Result<(), Fail> {
     let there = sqlx::query("SELECT name FROM nodes WHERE id = ? OR name = ?")
-        .bind(row::blob(node.id.uuid()))
-        .bind(node.name.to_string())
+        .bind(row::blob(id.uuid()))
+        .bind(name.to_string())
         .fetch_optional(&mut *conn)
         .await?;
-    if let Some(there) = there {
-        let name: String = there.try_get("name")?;
-        let clash = if name == node.name.as_str() {
-            name
-        } else {
-            node.id.to_string()
-        };
-        return Err(StoreError::exists("node", &clash).into());
-    }
+    let Some(there) = there else { return Ok(()) };
+    let taken: String = there.try_get("name")?;
+    let clash = if taken == name.as_str() {
+        taken
+    } else {
+        id.to_string()
+    };
+    Err(StoreError::exists("node", &clash).into())
+}
+
+pub(super) async fn insert(conn: &mut SqliteConnection, node: &NewNode, at_ms: i64) -> Result<(), Fail> {
+    check_new(conn, node.id, &node.name).await?;
     if !places::site_exists(conn, &node.site).await? {
         return Err(StoreError::not_found("site", &node.site).into());
     }
@@ -70,11 +80,10 @@ pub(super) async fn create(
     .bind(row::blob(node.id.uuid()))
     .bind(node.name.to_string())
     .bind(node.site.to_string())
-    .bind(note.draft.at_ms)
+    .bind(at_ms)
     .execute(&mut *conn)
     .await?;
-    audit::append(conn, note).await?;
-    get(conn, node.id).await
+    Ok(())
 }
 
 pub(super) async fn get(conn: &mut SqliteConnection, id: NodeId) -> Result<NodeRecord, Fail> {

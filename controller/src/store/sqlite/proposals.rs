@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::fault::Fail;
 use super::{SqliteStore, audit, row};
-use crate::approvals::{Digest, Life, Terms, Tie};
+use crate::approvals::{Digest, Life, Terms};
 use crate::store::proposals::{Approval, ProposalRecord, ProposalStore, Proposed};
 use crate::store::{Note, Result, StoreError};
 
@@ -122,12 +122,6 @@ impl ProposalStore for SqliteStore {
             .and_then(|found| found.iter().map(|found| row::parse(found, "person")).collect());
         found.map_err(|e| self.fault(e.into()))
     }
-    async fn ties_of(&self, person: &PersonName, since_ms: i64) -> Result<Vec<Tie>> {
-        let mut conn = self.read().await?;
-        ties_of(&mut conn, person, since_ms)
-            .await
-            .map_err(|e| self.fault(e))
-    }
 }
 
 async fn propose(
@@ -224,31 +218,6 @@ async fn list(
         .fetch_all(conn)
         .await?;
     Ok(found.iter().map(record).collect::<sqlx::Result<_>>()?)
-}
-
-/// The grants know who promoted whom.
-async fn ties_of(
-    conn: &mut SqliteConnection,
-    person: &PersonName,
-    since_ms: i64,
-) -> std::result::Result<Vec<Tie>, Fail> {
-    let found = sqlx::query(
-        "SELECT granted_by, person, granted_at_ms FROM grants \
-         WHERE granted_by <> '' AND granted_by <> person AND (person = ?1 OR granted_by = ?1) AND granted_at_ms > ?2",
-    )
-    .bind(person.to_string())
-    .bind(since_ms)
-    .fetch_all(conn)
-    .await?;
-    let tie = |found: &SqliteRow| {
-        Ok(Tie {
-            by: row::parse(found, "granted_by")?,
-            to: row::parse(found, "person")?,
-            what: "promoted".to_owned(),
-            at_ms: found.try_get("granted_at_ms")?,
-        })
-    };
-    Ok(found.iter().map(tie).collect::<sqlx::Result<_>>()?)
 }
 
 fn record(found: &SqliteRow) -> sqlx::Result<ProposalRecord> {
