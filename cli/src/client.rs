@@ -206,6 +206,7 @@ macro_rules! services {
 
 services! {
     access: access_client::AccessClient,
+    approvals: approvals_client::ApprovalsClient,
     audit: audit_client::AuditClient,
     direct: direct_client::DirectClient,
     enrol: enrol_client::EnrolClient,

@@ -49,6 +49,7 @@ pub struct Agent {
     reports: Worker,
     lists: Worker,
     journals: Worker,
+    heads: Worker,
     sources: Sources,
     guided: Option<Guided>,
 }
@@ -67,6 +68,7 @@ impl Agent {
             reports: Worker::start("reports")?,
             lists: Worker::start("processes")?,
             journals: Worker::start("journal")?,
+            heads: Worker::start("audit-heads")?,
             sources,
             guided: None,
         })
@@ -151,7 +153,14 @@ impl Slivers for Agent {
             }
         });
         let guided = self.guided.clone();
-        tokio::spawn(obey(self.node.clone(), guided, request.into_inner(), out, second));
+        tokio::spawn(obey(
+            self.node.clone(),
+            guided,
+            self.heads.clone(),
+            request.into_inner(),
+            out,
+            second,
+        ));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
@@ -271,6 +280,7 @@ fn status(error: &JournalError) -> Status {
 async fn obey(
     node: Arc<Node>,
     guided: Option<Guided>,
+    heads: Worker,
     mut commands: Streaming<Command>,
     out: mpsc::Sender<Result<Answer, Status>>,
     second: mpsc::Sender<Answer>,
@@ -301,6 +311,10 @@ async fn obey(
             }
             (command, _) => command,
         };
+        if let Some(v1::command::Action::Witness(statement)) = command.action {
+            keep(&node, &heads, statement);
+            continue;
+        }
         // The change of state happens here, in the order of arrival; the rest of it beside the others.
         let reply = node.take(command);
         let (node, out) = (node.clone(), out.clone());
@@ -319,6 +333,15 @@ async fn obey(
         });
     }
     drop(second);
+}
+
+/// Keeps a head of the audit, beside everything else: the disk may be slow, and nobody waits for it.
+fn keep(node: &Arc<Node>, worker: &Worker, statement: v1::SignedStatement) {
+    let heads = node.clone();
+    if let Err(error) = worker.begin(move || heads.witness(statement)) {
+        // The next one comes with the next change, or the next link.
+        tracing::debug!(%error, "an audit head is not looked at");
+    }
 }
 
 /// Processes of a slice, or of everything. Blocking.

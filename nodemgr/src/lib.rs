@@ -25,6 +25,7 @@ mod engine;
 pub mod exec;
 pub mod guard;
 mod guided;
+mod heads;
 pub mod holds;
 pub mod journal;
 pub mod kill;

@@ -94,6 +94,10 @@ pub async fn run(
         prepared,
         restarter,
     })?;
+    match trust::Roots::from_pem(&bundle.ca) {
+        Ok(roots) => node.trust_roots(roots),
+        Err(error) => tracing::error!(%error, "no audit head will be kept"),
+    }
     // After the node: the state directory is ours then.
     let policy = Arc::new(Policy::load(&state_dir, &bundle.ca)?);
     let (address, now) = watch::channel(None);

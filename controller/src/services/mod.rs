@@ -9,6 +9,7 @@
 //! caller may see. For what a caller may not see, "does not exist" and "is not yours" are the same answer.
 
 mod access;
+mod approvals;
 mod audit_service;
 mod caller;
 pub(crate) mod door;
@@ -26,6 +27,7 @@ pub(crate) mod wire;
 use std::sync::Arc;
 
 use proto::v1::access_server::AccessServer;
+use proto::v1::approvals_server::ApprovalsServer;
 use proto::v1::audit_server::AuditServer;
 use proto::v1::enrol_server::EnrolServer;
 use proto::v1::kits_server::KitsServer;
@@ -90,6 +92,7 @@ pub(crate) async fn routes(
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
         .add_service(limited!(KitsServer))
+        .add_service(limited!(ApprovalsServer))
         .add_service(limited!(AuditServer))
         .add_service(limited!(AccessServer))
         .add_service(limited!(EnrolServer));

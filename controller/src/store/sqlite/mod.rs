@@ -26,6 +26,7 @@ mod orders;
 mod people;
 mod places;
 mod policies;
+mod proposals;
 mod recovery;
 mod results;
 mod row;
