@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::engine::Node;
 use crate::journal::{self, JournalError, Query, Sources};
 use crate::procfs::Proc;
+use crate::software::Updates;
 use crate::worker::{Busy, Worker};
 
 /// Commands whose answer is outstanding, on one stream.
@@ -47,6 +48,7 @@ pub struct Agent {
     lists: Worker,
     journals: Worker,
     sources: Sources,
+    updates: Option<Updates>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -64,16 +66,31 @@ impl Agent {
             lists: Worker::start("processes")?,
             journals: Worker::start("journal")?,
             sources,
+            updates: None,
         })
+    }
+
+    /// Lets the controller change the program.
+    #[must_use]
+    pub fn with_updates(self, updates: Updates) -> Self {
+        Self {
+            updates: Some(updates),
+            ..self
+        }
     }
 
     /// What a link serves.
     #[must_use]
     pub fn routes(self) -> Routes {
+        let updates = self.updates.as_ref().map(Updates::server);
         let server = SliversServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Routes::new(server)
+        let routes = Routes::new(server);
+        match updates {
+            Some(updates) => routes.add_service(updates),
+            None => routes,
+        }
     }
 }
 
@@ -81,9 +98,16 @@ fn busy(busy: Busy) -> Status {
     Status::resource_exhausted(busy.to_string())
 }
 
-async fn report(node: &Arc<Node>, worker: &Worker) -> Result<NodeReport, Status> {
+async fn report(node: &Arc<Node>, worker: &Worker, updates: Option<&Updates>) -> Result<NodeReport, Status> {
     let node = node.clone();
-    worker.run(move || fit(node.report())).await.map_err(busy)
+    let software = updates.map(Updates::state);
+    let report = move || {
+        fit(NodeReport {
+            software,
+            ..node.report()
+        })
+    };
+    worker.run(report).await.map_err(busy)
 }
 
 /// Cuts a report to what a message takes: thousands of slivers do not fit, and those without holds give way.
@@ -107,7 +131,9 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        report(&self.node, &self.reports).await.map(Response::new)
+        report(&self.node, &self.reports, self.updates.as_ref())
+            .await
+            .map(Response::new)
     }
 
     type ObeyStream = ReceiverStream<Result<Answer, Status>>;
@@ -116,6 +142,9 @@ impl Slivers for Agent {
         let (out, answers) = mpsc::channel(ANSWERS);
         let (second, mut seconds) = mpsc::channel::<Answer>(ANSWERS);
         self.node.attach(&second);
+        if let Some(updates) = &self.updates {
+            updates.attached();
+        }
         let first = out.clone();
         tokio::spawn(async move {
             while let Some(answer) = seconds.recv().await {
@@ -139,12 +168,12 @@ impl Slivers for Agent {
             ms => Duration::from_millis(ms.into()).clamp(REPORT_RANGE.0, REPORT_RANGE.1),
         };
         let (out, reports) = mpsc::channel(1);
-        let (node, worker) = (self.node.clone(), self.reports.clone());
+        let (node, worker, updates) = (self.node.clone(), self.reports.clone(), self.updates.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker).await;
+                let report = report(&node, &worker, updates.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }

@@ -41,6 +41,19 @@ pub enum Restart {
     Init,
 }
 
+/// Whether the controller may put another version of this daemon into its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Updates {
+    /// Where systemd started it, which starts it again.
+    #[default]
+    Auto,
+    /// Yes: something starts this daemon again whenever it ends.
+    On,
+    /// No.
+    Off,
+}
+
 /// Bounds of a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct KillTimes {
@@ -89,6 +102,11 @@ pub struct Config {
     pub log_files: Vec<PathBuf>,
     /// How reboot and halt orders are carried out.
     pub restart: Restart,
+    /// Whether the controller may change the version.
+    pub updates: Updates,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 impl Default for Config {
@@ -106,6 +124,8 @@ impl Default for Config {
             kill: KillTimes::default(),
             log_files: vec!["/var/log/syslog".into(), "/var/log/messages".into()],
             restart: Restart::None,
+            updates: Updates::Auto,
+            file: DEFAULT_PATH.into(),
         }
     }
 }
@@ -128,6 +148,7 @@ struct Raw {
     kill: RawKill,
     log_files: Option<Vec<Spanned<PathBuf>>>,
     restart: Option<Restart>,
+    updates: Option<Updates>,
 }
 
 #[derive(Deserialize)]
@@ -181,6 +202,7 @@ impl Config {
             kill,
             log_files,
             restart,
+            updates,
         } = raw;
         let absolute = |given: Option<Spanned<PathBuf>>, default: PathBuf| match given {
             None => Ok(default),
@@ -265,6 +287,8 @@ impl Config {
                     .collect::<Result<_, _>>()?,
             },
             restart: restart.unwrap_or_default(),
+            updates: updates.unwrap_or_default(),
+            file: path.to_owned(),
         })
     }
 

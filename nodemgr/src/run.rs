@@ -11,9 +11,11 @@ use link::{DialConfig, DialError, Dialer, LinkState};
 use proto::bundle::{Bundle, BundleError};
 use proto::{DaemonRole, Identity, NodeId};
 use tokio_util::sync::CancellationToken;
+use trust::Roots;
 
 use crate::engine::{Node, Setup, StartError};
-use crate::{Agent, Config, exec, prepare, restart};
+use crate::software::{self, Updates};
+use crate::{Agent, Config, config, exec, prepare, restart};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,9 @@ pub enum RunError {
     /// What it holds cannot be dialled with.
     #[error("cannot dial with this bundle")]
     Dial(#[from] DialError),
+    /// The CA's certificates in it.
+    #[error("bundle")]
+    Roots(#[from] trust::RootsError),
     /// The node itself.
     #[error("cannot start")]
     Start(#[from] StartError),
@@ -74,6 +79,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let (bundle, node) = read_bundle(&config.bundle)?;
     let dialer = Dialer::new(&bundle, DialConfig::default())?;
+    let updates = Updates::new(updates_of(&config, &bundle, &shutdown)?).map_err(RunError::Threads)?;
     let socket = config.socket.clone();
     let restarter = restart::restarter(config.restart);
     let node = Node::start(Setup {
@@ -82,7 +88,8 @@ pub async fn run(
         prepared,
         restarter,
     })?;
-    let routes = Agent::new(node.clone()).map_err(RunError::Threads)?.routes();
+    let agent = Agent::new(node.clone()).map_err(RunError::Threads)?;
+    let routes = agent.with_updates(updates).routes();
     let starts = exec::serve(node.clone(), &socket, shutdown.clone())
         .map_err(|source| RunError::Socket { path: socket, source })?;
     let starts = tokio::spawn(starts);
@@ -94,6 +101,30 @@ pub async fn run(
     // Both end by the same token; a panic in either has been logged.
     let _ = tokio::join!(starts, watchdog);
     Ok(())
+}
+
+/// What changing the program takes.
+fn updates_of(
+    config: &Config,
+    bundle: &Bundle,
+    shutdown: &CancellationToken,
+) -> Result<software::Setup, RunError> {
+    // systemd sets this for all that it starts, and the unit says Restart=always.
+    let by_systemd = std::env::var_os("INVOCATION_ID").is_some();
+    let refused = match config.updates {
+        config::Updates::Off => "updates = \"off\" in this node's configuration",
+        config::Updates::Auto if !by_systemd => {
+            "no service manager is known that starts this daemon again: set updates = \"on\" where one does"
+        }
+        config::Updates::Auto | config::Updates::On => "",
+    };
+    Ok(software::Setup {
+        state_dir: config.state_dir.clone(),
+        config_file: config.file.clone(),
+        refused: refused.into(),
+        roots: Roots::from_pem(&bundle.ca)?,
+        shutdown: shutdown.clone(),
+    })
 }
 
 /// Cancels the token at SIGTERM or SIGINT.
