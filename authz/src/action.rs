@@ -169,6 +169,8 @@ actions! {
     /// Read the audit: one entry, or with the fleet as target all of it.
     ReadAudit = "read-audit",
 
+    /// Bring another version of our own programs to the nodes, steer that, and look at it.
+    RollOut = "roll-out",
     /// Rotate the CA.
     RotateCa = "rotate-ca",
     /// Rotate the keys that nodes obey in a POD.

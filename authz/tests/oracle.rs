@@ -43,7 +43,7 @@ fn support(target: &Target) -> String {
         Target::AuditEntry { .. } => "read-audit".into(),
         Target::Fleet => format!(
             "see-usage see-flows set-node-caps set-traffic-policy {rules} see-ladder pause-ladder set-maintenance \
-             read-audit rotate-ca rotate-pod-keys restore stop-every-slice stop-every-node"
+             read-audit roll-out rotate-ca rotate-pod-keys restore stop-every-slice stop-every-node"
         ),
     }
 }

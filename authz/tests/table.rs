@@ -133,6 +133,7 @@ invite set-role                                       | person:dev+pi      |   -
 # not in DESIGN.md's table
 create-site                                           | site               |   -    -    -      |   -     -      |    -       -      |   +
 create-slice                                          | slice              |   -    -    -      |   -     -      |    -       -      |   +
+roll-out                                              | fleet              |   -    -    -      |   -     -      |    -       -      |   +
 
 # enrol, revoke, re-key nodes; site gateways
 enrol-node revoke-node rekey-node                     | node               |   -    -    -      |   -     -      |    +       -      |   +

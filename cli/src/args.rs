@@ -2,6 +2,7 @@
 //! the manual pages.
 
 mod press;
+mod rollout;
 mod values;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use proto::{OrderId, PersonName, SiteName, SliceName};
 
 pub(crate) use press::reason;
 pub use press::{NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopNode, Waiting};
+pub use rollout::{Program, RolloutCommand, StartRollout, SteerRollout};
 pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
@@ -77,6 +79,9 @@ pub enum Command {
     /// People and their roles
     #[command(subcommand)]
     People(PeopleCommand),
+    /// Other versions of the node manager, brought to the nodes in waves
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// The audit trail: read, export, verify
     #[command(subcommand)]
     Audit(AuditCommand),

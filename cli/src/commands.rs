@@ -5,6 +5,7 @@ mod node;
 mod order;
 mod people;
 mod press;
+mod rollout;
 mod shell;
 mod site;
 mod slice;
@@ -105,6 +106,7 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
+        Command::Rollout(command) => rollout::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
         Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
     }

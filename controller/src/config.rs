@@ -9,6 +9,7 @@ use proto::{DAEMON_PORT, PEOPLE_PORT};
 use serde::{Deserialize, Deserializer};
 
 use crate::fleet::FleetConfig;
+use crate::rollout::Bounds;
 
 /// Where the controller finds its things and what it listens on.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,8 +25,34 @@ pub struct Config {
     pub daemons: Listener,
     /// Links to nodes.
     pub nodes: Nodes,
+    /// Bringing our own programs to nodes.
+    pub rollouts: RolloutBounds,
     /// What is logged.
     pub log: Log,
+}
+
+/// Bringing our own programs to nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutBounds {
+    /// For all nodes together.
+    pub bytes_per_second: u64,
+}
+
+impl Default for RolloutBounds {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 10_000_000,
+        }
+    }
+}
+
+impl RolloutBounds {
+    pub(crate) const fn bounds(&self) -> Bounds {
+        Bounds {
+            bytes_per_second: self.bytes_per_second,
+        }
+    }
 }
 
 /// A port.
@@ -90,6 +117,7 @@ impl Default for Config {
             people: Listener::people(),
             daemons: Listener::daemons(),
             nodes: Nodes::default(),
+            rollouts: RolloutBounds::default(),
             log: Log::default(),
         }
     }

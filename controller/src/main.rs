@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use args::{Cli, Command, ServeArgs};
+use args::{Cli, Command, ServeArgs, SoftwareCommand};
 use clap::Parser;
 use controller::{Config, Handle};
 use sd_notify::NotifyState;
@@ -67,6 +67,13 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Init(args) => println!("{}", offline::init(args, config.state).await?),
         Command::Issue(issue) => println!("{}", offline::issue(issue, config.state).await?),
+        Command::Software(SoftwareCommand::Add { file }) => {
+            let now = time::OffsetDateTime::now_utc();
+            println!(
+                "{}",
+                controller::admin::add_software(&config.state, file, now).await?
+            );
+        }
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::Config;
 use crate::admin::files;
 use crate::fleet::Fleet;
 use crate::pki::{SignerFileError, load_signer};
+use crate::rollout::Rollouts;
 use crate::services;
 use crate::store::{SqliteStore, Store, StoreError};
 
@@ -101,8 +102,18 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
-    let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
-    let (routes, health) = services::routes(fleet.clone()).await?;
+    let (fleet, mut fleet_tasks) =
+        Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    let (rollouts, rollouts_task) = Rollouts::start(
+        fleet.clone(),
+        store.clone(),
+        dir,
+        config.rollouts.bounds(),
+        recording.clone(),
+    )
+    .await?;
+    fleet_tasks.push(rollouts_task);
+    let (routes, health) = services::routes(fleet.clone(), rollouts).await?;
     let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;
     let handle = Handle {

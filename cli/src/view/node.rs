@@ -39,6 +39,7 @@ pub(crate) struct Node {
     pub(crate) kernel: Option<String>,
     pub(crate) holds: u32,
     pub(crate) trouble: Option<String>,
+    pub(crate) agent_version: Option<String>,
 }
 
 impl From<v1::Node> for Node {
@@ -55,6 +56,7 @@ impl From<v1::Node> for Node {
             kernel,
             holds,
             trouble,
+            agent_version,
         } = wire;
         Self {
             id,
@@ -68,6 +70,7 @@ impl From<v1::Node> for Node {
             kernel: some(kernel),
             holds,
             trouble: some(trouble),
+            agent_version: some(agent_version),
         }
     }
 }
@@ -108,6 +111,7 @@ pub(crate) struct Report {
     pub(crate) configuration_hash: String,
     pub(crate) locked: Option<String>,
     pub(crate) restart_means: Option<String>,
+    pub(crate) software: Option<Software>,
     pub(crate) slivers: Vec<Sliver>,
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) refused: Vec<RefusedCgroup>,
@@ -136,6 +140,7 @@ impl From<v1::NodeReport> for Report {
             refused,
             hostname,
             restart_means,
+            software,
         } = wire;
         Self {
             protocol,
@@ -156,6 +161,7 @@ impl From<v1::NodeReport> for Report {
             configuration_hash,
             locked: some(locked),
             restart_means: some(restart_means),
+            software: software.map(Software::from),
             slivers: slivers.into_iter().map(Sliver::from).collect(),
             capabilities: capabilities
                 .into_iter()
@@ -172,6 +178,43 @@ impl From<v1::NodeReport> for Report {
                     reason: r.reason,
                 })
                 .collect(),
+        }
+    }
+}
+
+/// Which program speaks, and whether another one can take its place.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Software {
+    /// Null: the one that came with the package.
+    pub(crate) sha256: Option<String>,
+    pub(crate) version: String,
+    pub(crate) architecture: String,
+    pub(crate) trial: bool,
+    pub(crate) left_sha256: Option<String>,
+    pub(crate) left_why: Option<String>,
+    pub(crate) refused: Option<String>,
+}
+
+impl From<v1::SoftwareState> for Software {
+    fn from(wire: v1::SoftwareState) -> Self {
+        let v1::SoftwareState {
+            sha256,
+            version,
+            architecture,
+            trial,
+            attempt: _,
+            left_sha256,
+            left_why,
+            refused,
+        } = wire;
+        Self {
+            sha256: some(super::hex(&sha256)),
+            version,
+            architecture,
+            trial,
+            left_sha256: some(super::hex(&left_sha256)),
+            left_why: some(left_why),
+            refused: some(refused),
         }
     }
 }

@@ -13,6 +13,7 @@
 mod addresses;
 mod init;
 mod issue;
+mod software;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ use proto::PersonName;
 pub use addresses::{Addresses, AddressesError};
 pub use init::{Init, Initialised, init};
 pub use issue::{IssueNode, IssuePerson, IssuedBundle, issue_node, issue_person};
+pub use software::{Added, add_software};
 
 use crate::pki::{FileError, PkiError};
 use crate::store::StoreError;
@@ -59,6 +61,9 @@ pub enum AdminError {
     /// No file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// No program.
+    #[error(transparent)]
+    Shelf(#[from] crate::rollout::ShelfError),
     /// No address to put into bundles.
     #[error(transparent)]
     Addresses(#[from] AddressesError),

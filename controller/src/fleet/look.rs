@@ -111,6 +111,7 @@ impl Fleet {
             node.slivers = Some(u32::try_from(report.slivers.len()).unwrap_or(u32::MAX));
             node.load_one = report.load.map(|load| load.one);
             node.kernel = report.kernel;
+            node.agent_version = report.agent_version;
             if !report.locked.is_empty() {
                 trouble.push(format!("locked: {}", report.locked));
             }

@@ -31,6 +31,7 @@ mod look;
 mod order_view;
 mod plan;
 mod press;
+mod programs;
 mod recorder;
 mod roster;
 mod state;

@@ -13,6 +13,7 @@ mod nodes;
 mod orders;
 mod pages;
 mod people;
+mod rollouts;
 mod sites;
 mod slices;
 mod visible;
@@ -24,6 +25,7 @@ use proto::v1::audit_server::AuditServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
 use proto::v1::people_server::PeopleServer;
+use proto::v1::rollouts_server::RolloutsServer;
 use proto::v1::sites_server::SitesServer;
 use proto::v1::slices_server::SlicesServer;
 use tonic::service::Routes;
@@ -31,6 +33,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::fleet::Fleet;
+use crate::rollout::Rollouts;
 
 /// All services, over one fleet.
 #[derive(Clone)]
@@ -38,12 +41,13 @@ pub(crate) struct Desk {
     pub(crate) fleet: Arc<Fleet>,
 }
 
-/// What the people's port serves: the six services, health, and reflection in both of its versions.
+/// What the people's port serves: our services, health, and reflection in both of its versions.
 ///
 /// # Errors
 /// When the committed descriptors cannot be read, which a test excludes.
 pub(crate) async fn routes(
     fleet: Arc<Fleet>,
+    rollouts: Arc<Rollouts>,
 ) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
     const MAX: usize = proto::MAX_MESSAGE_BYTES;
     let desk = Desk { fleet };
@@ -69,6 +73,11 @@ pub(crate) async fn routes(
         .add_service(limited!(SlicesServer))
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
-        .add_service(limited!(AuditServer));
+        .add_service(limited!(AuditServer))
+        .add_service(
+            RolloutsServer::new(rollouts::RolloutDesk::new(desk.clone(), rollouts))
+                .max_decoding_message_size(MAX)
+                .max_encoding_message_size(MAX),
+        );
     Ok((routes, health))
 }

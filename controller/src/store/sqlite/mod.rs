@@ -22,6 +22,7 @@ mod orders;
 mod people;
 mod places;
 mod results;
+mod rollouts;
 mod row;
 mod tx;
 
@@ -34,6 +35,8 @@ use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName};
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
+
+pub use self::rollouts::RolloutRecord;
 
 use self::fault::{Fail, fault};
 use self::tx::Tx;
