@@ -227,6 +227,14 @@ impl Fleet {
         self.controller.as_ref().map(Daemon::tail).unwrap_or_default()
     }
 
+    /// Ends the controller as its service manager would.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn stop_controller(&mut self) -> Result<()> {
+        self.controller.take().map_or(Ok(()), Daemon::stop)
+    }
+
     /// Ends the controller by SIGKILL.
     pub fn kill_controller(&mut self) {
         self.controller = None;
