@@ -85,6 +85,14 @@ pub enum Command {
     /// The audit trail: read, export, verify
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Agree, with your key, that a backup of the controller may take over; two support people must
+    SignRestore {
+        /// As `redbutton-controller backup` wrote it
+        backup: PathBuf,
+        /// Where your agreement goes; it must not exist
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Print completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh

@@ -5,6 +5,7 @@ mod node;
 mod order;
 mod people;
 mod press;
+mod restore;
 mod rollout;
 mod shell;
 mod site;
@@ -83,6 +84,7 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Completions { shell } => shell::completions(shell).map(|()| Exit::Done),
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
+        Command::SignRestore { backup, out: file } => restore::sign(&backup, &file, &global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -108,7 +110,7 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::People(command) => people::run(command, context).await,
         Command::Rollout(command) => rollout::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
-        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
+        Command::Completions { .. } | Command::Man { .. } | Command::SignRestore { .. } => Ok(Exit::Done),
     }
 }
 

@@ -19,6 +19,7 @@ mod error;
 pub mod fleet;
 pub mod orders;
 pub mod pki;
+pub mod recovery;
 pub mod rollout;
 mod serve;
 mod services;

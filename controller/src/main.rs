@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use args::{Cli, Command, ServeArgs, SoftwareCommand};
+use args::{Cli, Command, ServeArgs};
 use clap::Parser;
 use controller::{Config, Handle};
 use sd_notify::NotifyState;
@@ -67,13 +67,11 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Init(args) => println!("{}", offline::init(args, config.state).await?),
         Command::Issue(issue) => println!("{}", offline::issue(issue, config.state).await?),
-        Command::Software(SoftwareCommand::Add { file }) => {
-            let now = time::OffsetDateTime::now_utc();
-            println!(
-                "{}",
-                controller::admin::add_software(&config.state, file, now).await?
-            );
+        Command::Backup { out, secrets } => {
+            println!("{}", offline::backup(out, secrets, config.state).await?)
         }
+        Command::Restore(args) => println!("{}", offline::restore(args, config.state).await?),
+        Command::Software(which) => println!("{}", offline::software(which, config.state).await?),
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }
     Ok(())

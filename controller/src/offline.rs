@@ -1,14 +1,20 @@
-//! `init` and `issue`: from arguments to wishes.
+//! `init`, `issue`, `software`, `backup`, `restore`: from arguments to wishes.
 
 use std::path::PathBuf;
 
 use controller::admin::{
-    AdminError, Init, Initialised, IssueNode, IssuePerson, IssuedBundle, init as make, issue_node,
-    issue_person,
+    Added, AdminError, Init, Initialised, IssueNode, IssuePerson, IssuedBundle, add_software, init as make,
+    issue_node, issue_person,
 };
+use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, Issue};
+use crate::args::{InitArgs, Issue, RestoreArgs, SoftwareCommand};
+
+pub(crate) async fn software(which: SoftwareCommand, dir: PathBuf) -> Result<Added, AdminError> {
+    let SoftwareCommand::Add { file } = which;
+    add_software(&dir, file, OffsetDateTime::now_utc()).await
+}
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {
@@ -73,4 +79,31 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
             .await
         }
     }
+}
+
+pub(crate) async fn backup(
+    out: PathBuf,
+    secrets: Option<PathBuf>,
+    dir: PathBuf,
+) -> Result<BackedUp, RecoveryError> {
+    recovery::backup(&Backup { dir, out, secrets }, OffsetDateTime::now_utc()).await
+}
+
+pub(crate) async fn restore(args: RestoreArgs, dir: PathBuf) -> Result<Restored, RecoveryError> {
+    let RestoreArgs {
+        from,
+        in_place: _,
+        secrets,
+        approvals,
+        alone: _,
+        reason,
+    } = args;
+    let wish = Restore {
+        dir,
+        source: from.map_or(Source::InPlace, Source::Backup),
+        secrets,
+        approvals,
+        alone: reason,
+    };
+    recovery::restore(&wish, OffsetDateTime::now_utc()).await
 }

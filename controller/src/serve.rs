@@ -18,6 +18,7 @@ use crate::Config;
 use crate::admin::files;
 use crate::fleet::Fleet;
 use crate::pki::{SignerFileError, load_signer};
+use crate::recovery::{Lock, RecoveryError, finish_restore};
 use crate::rollout::Rollouts;
 use crate::services;
 use crate::store::{SqliteStore, Store, StoreError};
@@ -52,6 +53,9 @@ pub enum ServeError {
     /// The key that makes statements.
     #[error("the controller's signer")]
     Signer(#[from] SignerFileError),
+    /// Another controller serves from it, or a restore could not be finished.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -91,6 +95,8 @@ fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
 /// When the state directory is not complete, the database cannot be used, or a port is taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
+    let lock = Lock::take(dir)?;
+    finish_restore(dir, &lock)?;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
     let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
     let tls = link::server_config(&ca, &certificate, &key).map_err(|source| ServeError::Tls {
@@ -140,7 +146,9 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     )));
     let finished = handle.finished.clone().drop_guard();
     drop(tokio::spawn(async move {
+        // In this order at the end: the directory is free once we say that we have finished.
         let _finished = finished;
+        let _lock = lock;
         shutdown.cancelled().await;
         health
             .set_service_status("", tonic_health::ServingStatus::NotServing)

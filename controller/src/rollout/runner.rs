@@ -78,10 +78,13 @@ impl Rollouts {
         bounds: Bounds,
         shutdown: CancellationToken,
     ) -> Result<(Arc<Self>, JoinHandle<()>), StoreError> {
-        let newest = match store.rollouts().await?.into_iter().next() {
+        let mut newest = match store.rollouts().await?.into_iter().next() {
             Some(record) => Some(read(&store, record).await?),
             None => None,
         };
+        if let Some(standing) = &mut newest {
+            after_restore(standing, fleet.now());
+        }
         if let Some(Standing { record, machine }) = &newest
             && !machine.is_over()
         {
@@ -131,7 +134,7 @@ impl Rollouts {
         let Some(standing) = newest.as_mut().filter(|standing| !standing.machine.is_over()) else {
             return true;
         };
-        let was = standing.machine.phase();
+        let was = standing.record.head.phase;
         let acts = standing.machine.decide(&*self.fleet, now_ms());
         let phase = standing.machine.phase();
         let note = (phase != was).then(|| {
@@ -176,7 +179,7 @@ impl Rollouts {
             return true;
         }
         standing.record.head = standing.machine.head();
-        let head = head.then_some(&standing.record.head);
+        let head = head.then_some((&standing.record.head, standing.record.decided));
         match self
             .store
             .save_rollout(standing.record.id, head, &items, note)
@@ -369,6 +372,10 @@ impl Rollouts {
     pub(crate) async fn steer(&self, id: Uuid, wanted: Steer, reason: &str, note: Note) -> Result<(), Error> {
         let mut newest = self.newest.lock().await;
         let standing = self.only_newest(&mut newest, id)?;
+        if matches!(wanted, Steer::Resume | Steer::Back) {
+            // A decision anew: nodes refuse manifests that are older than one they have obeyed.
+            standing.record.decided = self.fleet.now();
+        }
         standing
             .machine
             .steer(wanted, reason, now_ms())
@@ -450,8 +457,65 @@ impl Rollouts {
     }
 }
 
+/// A database that was restored may speak of a rollout that went on, or was ended, after the backup: nothing of it
+/// begins before a person has looked.
+fn after_restore(standing: &mut Standing, now: proto::Version) {
+    let Standing { record, machine } = standing;
+    if record.decided.incarnation >= now.incarnation {
+        return;
+    }
+    let wanted = match machine.phase() {
+        Phase::Running => Steer::Pause,
+        Phase::Returning => Steer::Abort,
+        _ => return,
+    };
+    let why = "the controller's database was restored: compare with `node ls`, then resume or take it back";
+    if let Err(error) = machine.steer(wanted, why, now_ms()) {
+        tracing::error!(%error, "a rollout of a restored database goes on");
+    }
+}
+
 async fn read(store: &SqliteStore, record: RolloutRecord) -> Result<Standing, StoreError> {
     let items = store.rollout_items(record.id).await?;
     let machine = Machine::load(record.head.clone(), items);
     Ok(Standing { record, machine })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::Version;
+
+    #[test]
+    fn after_a_restore_nothing_begins_by_itself() {
+        let site: proto::SiteName = "princeton".parse().expect("a name");
+        let items = assign(&[(NodeId::random(), site)], &Plan::default(), 1);
+        let programs = BTreeMap::from([(String::new(), "ab".repeat(32))]);
+        let machine = Machine::new(Plan::default(), programs, items, 0);
+        let at = |incarnation| Version {
+            incarnation,
+            epoch: 5,
+        };
+        let record = RolloutRecord {
+            id: Uuid::new_v4(),
+            key: "k".into(),
+            person: "alice".parse().expect("a name"),
+            reason: "r".into(),
+            version: "0.2.0".into(),
+            started_at_ms: 0,
+            decided: at(1),
+            artifacts: Vec::new(),
+            head: machine.head(),
+        };
+        let mut standing = Standing { record, machine };
+        after_restore(&mut standing, at(1));
+        assert_eq!(standing.machine.phase(), Phase::Running, "the same life");
+        after_restore(&mut standing, at(1_795_320_000));
+        assert_eq!(standing.machine.phase(), Phase::Paused);
+        assert!(standing.machine.head().why.contains("restored"));
+        standing.machine.steer(Steer::Resume, "", 0).expect("paused");
+        standing.machine.steer(Steer::Back, "", 0).expect("running");
+        after_restore(&mut standing, at(1_795_320_000));
+        assert_eq!(standing.machine.phase(), Phase::Aborted);
+    }
 }

@@ -21,6 +21,7 @@
 //! It does not decide who may do what (`authz`), nor whom an order reaches now (`fleet`).
 
 mod error;
+pub(crate) mod high_water;
 pub mod merge;
 mod order_records;
 mod records;

@@ -75,7 +75,7 @@ impl SqliteStore {
     pub async fn save_rollout(
         &self,
         id: Uuid,
-        head: Option<&Head>,
+        head: Option<(&Head, Version)>,
         items: &[Item],
         note: Option<Note>,
     ) -> Result<()> {
@@ -200,13 +200,15 @@ async fn start(
 async fn save(
     conn: &mut SqliteConnection,
     id: Uuid,
-    head: Option<&Head>,
+    head: Option<(&Head, Version)>,
     items: &[Item],
     note: Option<Note>,
 ) -> std::result::Result<(), Fail> {
-    if let Some(head) = head {
-        sqlx::query("UPDATE rollouts SET head = ? WHERE id = ?")
+    if let Some((head, decided)) = head {
+        sqlx::query("UPDATE rollouts SET head = ?, incarnation = ?, epoch = ? WHERE id = ?")
             .bind(row::to_json(head))
+            .bind(row::signed(decided.incarnation))
+            .bind(row::signed(decided.epoch))
             .bind(row::blob(id))
             .execute(&mut *conn)
             .await?;
