@@ -128,6 +128,7 @@ macro_rules! services {
 }
 
 services! {
+    approvals: approvals_client::ApprovalsClient,
     audit: audit_client::AuditClient,
     nodes: nodes_client::NodesClient,
     orders: orders_client::OrdersClient,

@@ -1,5 +1,6 @@
 //! The commands: each takes its arguments, asks the controller, makes a view and hands it to `out`.
 
+mod approvals;
 mod audit;
 mod node;
 mod order;
@@ -102,6 +103,10 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
 async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::KillSlice(target) => slice::kill(target, context).await,
+        Command::KillAll(args) => approvals::kill_all(args, context).await,
+        Command::StopAll(args) => approvals::stop_all(args, context).await,
+        Command::Approve(args) => approvals::approve(args, context).await,
+        Command::Approvals(command) => approvals::run(command, context).await,
         Command::Slice(command) => slice::run(command, context).await,
         Command::Node(command) => node::run(command, context).await,
         Command::Order(command) => order::run(command, context).await,

@@ -1,6 +1,7 @@
 //! Views as text: pure, the time and the width are arguments. Whatever comes from elsewhere goes through
 //! [`cell`], which bounds it and makes control characters visible.
 
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod hold;
 pub(crate) mod node;

@@ -1,6 +1,7 @@
 //! What we print, as structs of our own. `--json` prints exactly these: keys are stable, ids are strings, enums
 //! are lower-case words, what is absent is null. Unknown enum numbers (a newer controller) become `unknown`.
 
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod hold;
 pub(crate) mod node;

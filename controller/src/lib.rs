@@ -7,12 +7,14 @@
 //! ```
 //!
 //! - [`serve`]: both ports, until a token is cancelled. [`Config`] says where.
+//! - [`approvals`]: what two people must agree to; pure.
 //! - [`orders`]: what a wish becomes and what became of it; pure.
 //! - [`fleet`]: the nodes, and the orders on their way to them.
 //! - `services`: what people call.
 //! - [`store`]: what is never forgotten. [`admin`], [`pki`]: `init` and `issue`, without a running controller.
 
 pub mod admin;
+pub mod approvals;
 pub mod config;
 mod crash;
 mod error;

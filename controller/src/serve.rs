@@ -56,6 +56,9 @@ pub enum ServeError {
     /// Another controller serves from it, or a restore could not be finished.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// The CA's certificate.
+    #[error("the controller's CA")]
+    Roots(#[from] trust::RootsError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -118,7 +121,11 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         recording.clone(),
     )
     .await?;
+    fleet.set_rollouts(&rollouts);
     fleet_tasks.push(rollouts_task);
+    fleet.trust_roots(trust::Roots::from_pem(&ca)?);
+    // What was approved before a crash is carried out before anybody can ask about it.
+    fleet.resume_approved().await;
     let (routes, health) = services::routes(fleet.clone(), rollouts).await?;
     let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;
@@ -143,6 +150,11 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         alive,
         shutdown.clone(),
         cut.clone(),
+    )));
+    drop(tokio::spawn(tell_health(
+        fleet.alarms(),
+        health.clone(),
+        shutdown.clone(),
     )));
     let finished = handle.finished.clone().drop_guard();
     drop(tokio::spawn(async move {
@@ -175,6 +187,26 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         }
     }));
     Ok(handle)
+}
+
+/// The health of the service `redbutton.audit` is that of the audit: once an alarm is raised, it does not serve.
+async fn tell_health(
+    mut alarms: tokio::sync::watch::Receiver<Vec<String>>,
+    health: tonic_health::server::HealthReporter,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let status = if alarms.borrow_and_update().is_empty() {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        health.set_service_status("redbutton.audit", status).await;
+        match shutdown.run_until_cancelled(alarms.changed()).await {
+            Some(Ok(())) => {}
+            _ => return,
+        }
+    }
 }
 
 async fn attend_daemons(

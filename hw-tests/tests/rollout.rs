@@ -28,10 +28,15 @@ fn version(fleet: &Fleet, version: &str, run: &str) -> Result<PathBuf> {
 fn begin(fleet: &Fleet, software: &str, waves: &str) -> Result<Value> {
     let mut words = vec!["rollout", "start", "--software", software, "--waves", waves];
     words.extend(QUICK);
-    words.extend(["--reason", "test"]);
-    let (code, started) = fleet.json("alice", &words)?;
-    assert_eq!(code, 0, "{started}");
-    Ok(started["rollout"].clone())
+    words.extend(["--reason", "test", "--no-wait"]);
+    let (code, proposed) = fleet.json("alice", &words)?;
+    assert_eq!(code, 2, "{proposed}");
+    // Root's code on every node: nobody starts that alone, not even by asking twice.
+    let id = proposed["id"].as_str().expect("a proposal").to_owned();
+    assert_eq!(fleet.json("alice", &["approve", &id, "--yes"])?.0, 5);
+    let (code, approved) = fleet.json("bob", &["approve", &id, "--yes"])?;
+    assert_eq!(code, 0, "{approved}");
+    Ok(show(fleet)?["rollout"].clone())
 }
 
 fn show(fleet: &Fleet) -> Result<Value> {
@@ -187,7 +192,7 @@ fn a_new_version_goes_through_and_comes_back_and_nobody_dies_of_it() -> Result<(
     let entries = log.lines().filter(|line| line.contains("roll-out")).count();
     assert!(
         entries >= 4,
-        "upload, start, done, back, returned: {entries} in\n{log}"
+        "upload, proposal, start, done, returned: {entries} in\n{log}"
     );
     Ok(())
 }

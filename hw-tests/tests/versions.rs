@@ -210,9 +210,20 @@ fn a_rollout_passes_over_a_node_that_is_too_old_for_it() -> Result<()> {
         "#!/bin/sh\n# redbutton-software=redbutton-nodemgr 9.0.0\n",
     )?;
     let words = ["rollout", "start", "--software", script.to_str().expect("UTF-8")];
-    let more = ["--waves", "100%", "--spread", "0s", "--reason", "new"];
-    let (code, started) = fleet.json("alice", &[&words[..], &more[..]].concat())?;
-    assert_eq!(code, 0, "{started:#}");
+    let more = [
+        "--waves",
+        "100%",
+        "--spread",
+        "0s",
+        "--reason",
+        "new",
+        "--no-wait",
+    ];
+    let (code, proposed) = fleet.json("alice", &[&words[..], &more[..]].concat())?;
+    assert_eq!(code, 2, "{proposed:#}");
+    let id = proposed["id"].as_str().expect("a proposal").to_owned();
+    let (code, approved) = fleet.json("bob", &["approve", &id, "--yes"])?;
+    assert_eq!(code, 0, "{approved:#}");
     let done = wait_for("its end", || {
         let (_, shown) = fleet.json("alice", &["rollout", "show", "--all"]).ok()?;
         (shown["rollout"]["phase"] == "done").then_some(shown)

@@ -47,6 +47,7 @@ pub struct Agent {
     reports: Worker,
     lists: Worker,
     journals: Worker,
+    heads: Worker,
     sources: Sources,
     updates: Option<Updates>,
 }
@@ -65,6 +66,7 @@ impl Agent {
             reports: Worker::start("reports")?,
             lists: Worker::start("processes")?,
             journals: Worker::start("journal")?,
+            heads: Worker::start("audit-heads")?,
             sources,
             updates: None,
         })
@@ -153,7 +155,13 @@ impl Slivers for Agent {
                 }
             }
         });
-        tokio::spawn(obey(self.node.clone(), request.into_inner(), out, second));
+        tokio::spawn(obey(
+            self.node.clone(),
+            self.heads.clone(),
+            request.into_inner(),
+            out,
+            second,
+        ));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
@@ -271,6 +279,7 @@ fn status(error: &JournalError) -> Status {
 /// Takes the commands of one stream until it ends. `second` keeps the way of second answers open as long.
 async fn obey(
     node: Arc<Node>,
+    heads: Worker,
     mut commands: Streaming<Command>,
     out: mpsc::Sender<Result<Answer, Status>>,
     second: mpsc::Sender<Answer>,
@@ -288,6 +297,10 @@ async fn obey(
                 break;
             }
         };
+        if let Some(v1::command::Action::Witness(statement)) = command.action {
+            keep(&node, &heads, statement);
+            continue;
+        }
         // The change of state happens here, in the order of arrival; the rest of it beside the others.
         let reply = node.take(command);
         let (node, out) = (node.clone(), out.clone());
@@ -306,6 +319,15 @@ async fn obey(
         });
     }
     drop(second);
+}
+
+/// Keeps a head of the audit, beside everything else: the disk may be slow, and nobody waits for it.
+fn keep(node: &Arc<Node>, worker: &Worker, statement: v1::SignedStatement) {
+    let heads = node.clone();
+    if let Err(error) = worker.begin(move || heads.witness(statement)) {
+        // The next one comes with the next change, or the next link.
+        tracing::debug!(%error, "an audit head is not looked at");
+    }
 }
 
 /// Processes of a slice, or of everything. Blocking.

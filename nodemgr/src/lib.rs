@@ -22,6 +22,7 @@ mod crash;
 mod engine;
 pub mod exec;
 pub mod guard;
+mod heads;
 pub mod holds;
 pub mod journal;
 pub mod kill;

@@ -218,6 +218,7 @@ impl Node {
             .unwrap_or_default()
             .as_millis();
         NodeReport {
+            witnessed: Some(self.witnessed()),
             node: self.id.to_string(),
             protocol: PROTOCOL,
             agent_version: crate::software::version().into(),

@@ -88,6 +88,10 @@ pub async fn run(
         prepared,
         restarter,
     })?;
+    match trust::Roots::from_pem(&bundle.ca) {
+        Ok(roots) => node.trust_roots(roots),
+        Err(error) => tracing::error!(%error, "no audit head will be kept"),
+    }
     let agent = Agent::new(node.clone()).map_err(RunError::Threads)?;
     let routes = agent.with_updates(updates).routes();
     let starts = exec::serve(node.clone(), &socket, shutdown.clone())

@@ -13,6 +13,7 @@ use crate::client::{self, Client};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::render;
+use crate::view::approvals::{Proposal, State};
 use crate::view::rollout::{Detail, Node, Phase, Rollout, Rollouts};
 use crate::when::Time;
 
@@ -126,28 +127,36 @@ async fn begin(start: StartRollout, context: &Context) -> Result<Exit, Failure> 
         .call("starting the rollout", client.rollouts().start(request))
         .await?;
     let v1::StartRolloutReply { rollout, proposal } = reply;
-    match rollout {
-        Some(detail) => {
-            show(detail, false, context)?;
-            Ok(Exit::Done)
-        }
-        None => {
-            let proposed = Proposed { proposal };
-            context.out.result(&proposed, |_| {
-                format!(
-                    "a second person has to agree within 5 minutes: redbutton approve {}\n",
-                    proposed.proposal
-                )
-            })?;
-            Ok(Exit::Pending)
-        }
+    if let Some(detail) = rollout {
+        show(detail, false, context)?;
+        return Ok(Exit::Done);
     }
-}
-
-/// A rollout that waits for a second person.
-#[derive(Debug, serde::Serialize)]
-struct Proposed {
-    proposal: String,
+    let proposal = Proposal::from(proposal.ok_or(Failure::Incomplete("the proposal"))?);
+    let out = context.out;
+    out.note(&format!("proposal {}: a second person must approve", proposal.id));
+    match proposal.may_approve.as_slice() {
+        [] => out.warn("nobody can approve it now: redbutton approvals show says why"),
+        people => out.note(&format!("who can: {}", people.join(", "))),
+    }
+    out.note(&format!("they type: {}", proposal.command()));
+    if context.global.no_wait {
+        out.result(&proposal, |_| render::approvals::proposal(&proposal))?;
+        return Ok(Exit::Pending);
+    }
+    let (client, proposal) = super::approvals::await_approval(context, client, proposal).await?;
+    if proposal.state != State::Done {
+        out.result(&proposal, |_| render::approvals::proposal(&proposal))?;
+        return Ok(match proposal.state {
+            State::Open | State::Approved | State::Unknown | State::Done => Exit::Pending,
+            State::Failed => Exit::Failed,
+            State::Expired | State::Withdrawn | State::Void => Exit::Refused,
+        });
+    }
+    let detail = client
+        .call("looking at the rollout", client.rollouts().get(get(None)))
+        .await?;
+    show(detail, false, context)?;
+    Ok(Exit::Done)
 }
 
 async fn upload(path: &Path, client: Client) -> Result<v1::Software, Failure> {

@@ -121,6 +121,7 @@ impl From<v1::NodeReport> for Report {
     fn from(wire: v1::NodeReport) -> Self {
         let v1::NodeReport {
             node: _,
+            witnessed: _,
             protocol,
             agent_version,
             boot_id,

@@ -16,7 +16,7 @@ use http::uri::PathAndQuery;
 use link::{Accepted, Ended, Link};
 use prost::Message;
 use proto::v1::slivers_client::SliversClient;
-use proto::v1::{Answer, NodeReport, Outcome, ReportRequest, WatchNodeRequest};
+use proto::v1::{Answer, NodeReport, Outcome, ReportRequest, WatchNodeRequest, Witnessed};
 use proto::{DaemonRole, HoldId, Identity, NodeId, OrderId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +79,7 @@ enum Next {
     Wait,
     Record(Item),
     Synced(Box<Answer>),
+    Witnessed(Box<Witnessed>),
     Over,
 }
 
@@ -171,7 +172,8 @@ impl Fleet {
             .within("Report", client.report(ReportRequest {}))
             .await?
             .into_inner();
-        let checked = facts::check(report, member.id)?;
+        let mut checked = facts::check(report, member.id)?;
+        let witnessed = checked.witnessed.take();
         let (released, strange) = self.sort_out(&checked.holds).await?;
         if !strange.is_empty() {
             tracing::warn!(node = %member.name, holds = ?strange, "holds that the controller does not know: they stand");
@@ -188,7 +190,14 @@ impl Fleet {
                 tracing::error!(node = %member.name, boot = %checked.boot, "two boot ids alternate: a cloned disk?");
             }
             node.facts.strange_holds = strange.into();
-            state.attach(index, checked.boot, &released, commands, link.clone(), at_ms)
+            let head = self.head_frame(state.now);
+            let first = commands.clone();
+            let owed = state.attach(index, checked.boot, &released, commands, link.clone(), at_ms);
+            // After the sync, which goes before anything in the channel.
+            if let Some(head) = head {
+                let _ = first.try_send(head);
+            }
+            owed
         };
         let Some(owed) = owed else {
             return Err(AttachError::Unknown(member.id));
@@ -216,6 +225,9 @@ impl Fleet {
             report,
         };
         self.hand_over(Item::Seen(Box::new(seen))).await;
+        if let Some(witnessed) = witnessed.filter(|witnessed| self.is_news(index, witnessed)) {
+            Box::pin(self.heed(index, member.id, &member.name, witnessed)).await;
+        }
         // Only the registry holds the link from here on.
         let closed = Some(Box::pin(link.closed()) as Closed);
         Ok(Box::new(Attached {
@@ -294,6 +306,12 @@ impl Fleet {
                     let first = std::mem::take(&mut first_sync);
                     Box::pin(self.synced(index, node, &answer, first)).await;
                 }
+                Next::Witnessed(witnessed) => {
+                    let name = self.lock().roster.get(index).map(|member| member.name.clone());
+                    if let Some(name) = name {
+                        Box::pin(self.heed(index, node, &name, *witnessed)).await;
+                    }
+                }
                 Next::Over => return,
             }
         }
@@ -335,11 +353,15 @@ impl Fleet {
     fn reported(&self, index: NodeIndex, node: NodeId, report: Result<Option<NodeReport>, Status>) -> Next {
         match report {
             Ok(Some(report)) => match facts::check(report, node) {
-                Ok(checked) => {
+                Ok(mut checked) => {
+                    let witnessed = checked.witnessed.take();
                     if let Some(known) = self.lock().node_mut(index) {
                         known.facts.learn(&checked, now_ms());
                     }
-                    return Next::Wait;
+                    return match witnessed.filter(|witnessed| self.is_news(index, witnessed)) {
+                        Some(witnessed) => Next::Witnessed(Box::new(witnessed)),
+                        None => Next::Wait,
+                    };
                 }
                 Err(error) => tracing::warn!(%node, %error, "link closed"),
             },

@@ -1,7 +1,7 @@
 //! What a node says about itself: never believed for authority, always bounded before it is kept.
 
 use prost::Message;
-use proto::v1::{NodeReport, SliverActivity, SoftwareState};
+use proto::v1::{NodeReport, SliverActivity, SoftwareState, Witnessed};
 use proto::{BootId, HoldId, NodeId, SliceName};
 
 /// Slivers, and ids of holds, that a report may name; a node has a few dozen.
@@ -10,6 +10,8 @@ const MAX_SLIVERS: usize = 4_096;
 const MAX_LINES: usize = 256;
 /// Bytes of a report that are kept.
 const MAX_REPORT: usize = 256 << 10;
+/// Bytes of what a node witnessed: a head, and a few pairs of them.
+const MAX_WITNESSED: usize = 128 << 10;
 /// Bytes of one text in a report.
 const MAX_TEXT: usize = 1_024;
 
@@ -89,7 +91,9 @@ impl Facts {
 /// A report that may be kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
+    /// Without what it witnessed.
     pub(crate) report: NodeReport,
+    pub(crate) witnessed: Option<Witnessed>,
     pub(crate) boot: BootId,
     pub(crate) holds: Vec<HoldId>,
 }
@@ -151,6 +155,11 @@ pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked,
     if let Some(software) = &mut report.software {
         bound(software);
     }
+    // A kilobyte that most nodes share: kept apart, once for all of them.
+    let witnessed = report
+        .witnessed
+        .take()
+        .filter(|seen| seen.encoded_len() <= MAX_WITNESSED);
     report.slivers.truncate(MAX_SLIVERS);
     report.holds.truncate(MAX_SLIVERS);
     report.capabilities.truncate(MAX_LINES);
@@ -168,7 +177,12 @@ pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked,
         }
         shed(&mut report);
     }
-    Ok(Checked { report, boot, holds })
+    Ok(Checked {
+        report,
+        witnessed,
+        boot,
+        holds,
+    })
 }
 
 #[cfg(test)]

@@ -50,6 +50,24 @@ impl Fleet {
         (running, frozen)
     }
 
+    /// Whom an order for everything would reach now.
+    pub(crate) fn reach_of_everything(&self) -> v1::proposal::Reach {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let state = self.lock();
+        let attached = || state.nodes.iter().filter(|node| node.slot.is_some());
+        let slices: BTreeSet<&SliceName> = attached()
+            .flat_map(|node| node.facts.running())
+            .map(|fact| &fact.slice)
+            .collect();
+        v1::proposal::Reach {
+            nodes: count(state.nodes.len()),
+            attached: count(attached().count()),
+            slices: count(slices.len()),
+            no_way_back: 0,
+            no_way_back_names: Vec::new(),
+        }
+    }
+
     /// The slivers of a slice on attached nodes, as last reported.
     pub fn slivers(&self, slice: &SliceName) -> Vec<(Arc<Member>, v1::SliverState)> {
         let reports: Vec<(Arc<Member>, Option<NodeReport>)> = {
@@ -93,6 +111,10 @@ impl Fleet {
             boot_id: record.boot_id.map(String::from).unwrap_or_default(),
             ..v1::Node::default()
         };
+        let index = self.lock().roster.index(record.id);
+        let witnessed = index
+            .map(|index| self.kept_by(index).trouble())
+            .unwrap_or_default();
         let state = self.lock();
         let on_itself = |hold: &&proto::Hold| hold.slice.is_none() && hold.scope == Scope::Node(record.id);
         node.holds = u32::try_from(state.holds.values().filter(on_itself).count()).unwrap_or(u32::MAX);
@@ -130,6 +152,9 @@ impl Fleet {
                 format!(" and {} more", rest.len())
             };
             trouble.push(format!("holds that the controller does not know: {first}{more}"));
+        }
+        if !witnessed.is_empty() {
+            trouble.push(witnessed);
         }
         node.trouble = trouble.join("; ");
         node

@@ -23,7 +23,9 @@
 //! It does not decide who may do what (`authz`), and trusts nothing that a node says (`facts`, `orders::Said`).
 
 mod aim;
+mod approve;
 mod attach;
+mod carry_out;
 mod epochs;
 mod facts;
 mod frames;
@@ -36,6 +38,7 @@ mod recorder;
 mod roster;
 mod state;
 mod unwritten;
+mod witness;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -49,9 +52,12 @@ use crate::orders::{NodeIndex, NodeRef};
 use crate::store::{EPOCH_BLOCK, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
+pub use approve::Agreed;
+pub(crate) use approve::act_of;
 pub use press::Pressed;
 pub use roster::Member;
 pub use state::{LiveOrder, Standing};
+pub use witness::RolledBack;
 
 use recorder::Item;
 use state::State;
@@ -87,7 +93,10 @@ pub struct Fleet {
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
     items: mpsc::Sender<Item>,
+    agreeing: approve::Agreeing,
+    witnessing: witness::Witnessing,
     shutdown: CancellationToken,
+    rollouts: std::sync::OnceLock<std::sync::Weak<crate::rollout::Rollouts>>,
 }
 
 /// Milliseconds since 1970.
@@ -145,11 +154,17 @@ impl Fleet {
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
             items,
+            agreeing: approve::Agreeing::default(),
+            witnessing: witness::Witnessing::default(),
             shutdown,
+            rollouts: std::sync::OnceLock::new(),
         });
+        // Before any node can attach: each gets the head then.
+        fleet.sign_head().await?;
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::retry(fleet.clone())),
+            tokio::spawn(witness::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }
@@ -235,6 +250,16 @@ impl Fleet {
             .values()
             .filter(|hold| wanted(hold, member(hold).map(|member| &**member)))
             .cloned()
+            .collect()
+    }
+
+    /// Every node, in the order of the roster.
+    pub(crate) fn members(&self) -> Vec<(NodeIndex, Arc<Member>)> {
+        let state = self.lock();
+        state
+            .roster
+            .iter()
+            .map(|(index, member)| (index, member.clone()))
             .collect()
     }
 

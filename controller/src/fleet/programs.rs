@@ -1,13 +1,17 @@
 //! What the fleet shows of a node to a rollout: whether it is attached, what runs there, and whether it is well.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
 
 use link::Link;
 use proto::NodeId;
 use proto::v1::SliverActivity;
 
-use super::Fleet;
-use crate::rollout::{Look, Seen};
+use super::{Fleet, now_ms};
+use crate::approvals::Terms;
+use crate::error::Error;
+use crate::rollout::{Look, Plan, Rollouts, Seen, Start};
+use crate::store::{About, Note, ProposalRecord};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(32).map(|b| format!("{b:02x}")).collect()
@@ -86,5 +90,63 @@ impl Look for Fleet {
             standing: reaching().map(|hold| hold.id).collect::<BTreeSet<_>>(),
             held: (!all_held).then(|| reaching().filter_map(|hold| hold.slice.clone()).collect()),
         })
+    }
+}
+
+impl Fleet {
+    /// Who carries rollouts out. Said once, at the start.
+    pub(crate) fn set_rollouts(&self, rollouts: &Arc<Rollouts>) {
+        // A second time would be a bug of the start, and change nothing.
+        let _ = self.rollouts.set(Arc::downgrade(rollouts));
+    }
+
+    pub(super) fn rollouts(&self) -> Result<Arc<Rollouts>, Error> {
+        self.rollouts
+            .get()
+            .and_then(Weak::upgrade)
+            .ok_or_else(|| Error::Internal("rollouts are not served".into()))
+    }
+
+    /// Starts the rollout that two people agreed to; once, however often it is asked for.
+    pub(super) async fn roll_out(
+        &self,
+        record: &ProposalRecord,
+        version: &str,
+        sha256: &[String],
+        plan: &Plan,
+    ) -> Result<String, Error> {
+        let Terms {
+            id, person, reason, ..
+        } = &record.terms;
+        let start = Start {
+            person: person.clone(),
+            // No client's key has a blank in it.
+            key: format!("proposal {id}"),
+            reason: reason.clone(),
+            plan: plan.clone(),
+            sha256: sha256.to_vec(),
+        };
+        let approver = record
+            .approved
+            .as_ref()
+            .map_or_else(String::new, |approval| approval.by.to_string());
+        let note = Note {
+            draft: audit::Draft {
+                at_ms: now_ms(),
+                version: self.now(),
+                person: Some(person.clone()),
+                role: Some(record.terms.role),
+                action: authz::Action::RollOut.as_str().into(),
+                target: format!("version {version}: {}", sha256.join(" ")),
+                reason: reason.clone(),
+                evidence: String::new(),
+                outcome: audit::Outcome::Allowed,
+                detail: format!("proposal {id}, approved by {approver}, digest {}", record.digest),
+                order: None,
+            },
+            about: About::default(),
+        };
+        let rollout = self.rollouts()?.begin(start, note).await?;
+        Ok(format!("rollout {rollout} of version {version}"))
     }
 }

@@ -292,34 +292,13 @@ impl Rollouts {
         {
             return Ok(known.id);
         }
-        if let Some(Standing { record, machine }) = &*newest
-            && !machine.is_over()
-            && !machine.only_waits(&*self.fleet)
-        {
-            return Err(Error::Precondition(format!(
-                "rollout {} of version {} stands: abort it first",
-                record.id, record.version
-            )));
-        }
+        self.may_begin(&newest)?;
         let artifacts = self.artifacts(&sha256).await?;
         let programs: BTreeMap<String, String> = artifacts
             .iter()
             .map(|artifact| (artifact.architecture.clone(), artifact.sha256.clone()))
             .collect();
-        if programs.len() != artifacts.len() {
-            return Err(Error::Malformed(
-                "two programs are for the same architecture".into(),
-            ));
-        }
         let version = artifacts[0].version.clone();
-        if artifacts
-            .iter()
-            .any(|other| (&other.name, &other.version) != (&artifacts[0].name, &version))
-        {
-            return Err(Error::Malformed(
-                "the programs are not all of one name and version".into(),
-            ));
-        }
         let id = Uuid::new_v4();
         let now = now_ms();
         let items = assign(&self.fleet.everybody(), &plan, id.as_u64_pair().0);
@@ -346,6 +325,28 @@ impl Rollouts {
         Ok(id)
     }
 
+    /// Whether such a rollout could begin: the plan, and the programs; gives their version.
+    pub(crate) async fn check(&self, sha256: &[String], plan: &Plan) -> Result<String, Error> {
+        plan.check()
+            .map_err(|error| Error::Malformed(error.to_string()))?;
+        let artifacts = self.artifacts(sha256).await?;
+        self.may_begin(&*self.newest.lock().await)?;
+        Ok(artifacts[0].version.clone())
+    }
+
+    /// One rollout stands at a time; one that only waits for nodes that are away gives way.
+    fn may_begin(&self, newest: &Option<Standing>) -> Result<(), Error> {
+        match newest {
+            Some(Standing { record, machine }) if !machine.is_over() && !machine.only_waits(&*self.fleet) => {
+                Err(Error::Precondition(format!(
+                    "rollout {} of version {} stands: abort it first",
+                    record.id, record.version
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn stir(&self) {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
         self.wake.notify_one();
@@ -362,10 +363,25 @@ impl Rollouts {
             })
         };
         let artifacts: Vec<Artifact> = sha256.iter().map(find).collect::<Result<_, _>>()?;
-        match artifacts.is_empty() {
-            true => Err(Error::Malformed("a rollout needs a program".into())),
-            false => Ok(artifacts),
+        let Some(first) = artifacts.first() else {
+            return Err(Error::Malformed("a rollout needs a program".into()));
+        };
+        if artifacts
+            .iter()
+            .any(|other| (&other.name, &other.version) != (&first.name, &first.version))
+        {
+            return Err(Error::Malformed(
+                "the programs are not all of one name and version".into(),
+            ));
         }
+        let machines: std::collections::BTreeSet<&str> =
+            artifacts.iter().map(|artifact| &*artifact.architecture).collect();
+        if machines.len() != artifacts.len() {
+            return Err(Error::Malformed(
+                "two programs are for the same architecture".into(),
+            ));
+        }
+        Ok(artifacts)
     }
 
     /// Steers the newest rollout.

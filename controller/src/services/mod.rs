@@ -7,6 +7,7 @@
 //! Every call asks `authz`. Refusals and changes are audited, reads that are allowed are not. Lists hold what the
 //! caller may see. For what a caller may not see, "does not exist" and "is not yours" are the same answer.
 
+mod approvals;
 mod audit_service;
 mod caller;
 mod nodes;
@@ -21,6 +22,7 @@ pub(crate) mod wire;
 
 use std::sync::Arc;
 
+use proto::v1::approvals_server::ApprovalsServer;
 use proto::v1::audit_server::AuditServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
@@ -41,7 +43,7 @@ pub(crate) struct Desk {
     pub(crate) fleet: Arc<Fleet>,
 }
 
-/// What the people's port serves: our services, health, and reflection in both of its versions.
+/// What the people's port serves: the services, health, and reflection in both of its versions.
 ///
 /// # Errors
 /// When the committed descriptors cannot be read, which a test excludes.
@@ -78,6 +80,7 @@ pub(crate) async fn routes(
             RolloutsServer::new(rollouts::RolloutDesk::new(desk.clone(), rollouts))
                 .max_decoding_message_size(MAX)
                 .max_encoding_message_size(MAX),
-        );
+        )
+        .add_service(limited!(ApprovalsServer));
     Ok((routes, health))
 }

@@ -18,9 +18,10 @@ use uuid::Uuid;
 
 use super::Desk;
 use super::caller::{Caller, Permit};
+use crate::approvals::Act;
 use crate::error::Error;
 use crate::fleet::now_ms;
-use crate::rollout::{Artifact, Item, Phase, Plan, Rollouts, ShelfError, Start, Steer, Step};
+use crate::rollout::{Artifact, Item, Phase, Plan, Rollouts, ShelfError, Steer, Step};
 use crate::store::{About, RolloutRecord};
 
 /// Longest key and reason.
@@ -186,7 +187,7 @@ impl RolloutDesk {
         let caller = self.desk.caller(request).await?;
         let permit = self
             .desk
-            .permit(&caller, Action::RollOut, &Target::Fleet, About::default())
+            .permit(&caller, Action::SteerRollout, &Target::Fleet, About::default())
             .await?;
         Ok((caller, permit))
     }
@@ -194,7 +195,7 @@ impl RolloutDesk {
     fn note(&self, caller: &Caller, permit: &Permit, target: &str, reason: &str) -> crate::store::Note {
         let mut note = self
             .desk
-            .change(caller, Action::RollOut, target, About::default(), permit);
+            .change(caller, Action::SteerRollout, target, About::default(), permit);
         reason.clone_into(&mut note.draft.reason);
         note
     }
@@ -241,7 +242,7 @@ impl RolloutDesk {
     }
 
     async fn begin(&self, request: Request<StartRolloutRequest>) -> Result<StartRolloutReply, Error> {
-        let (caller, permit) = self.permitted(&request).await?;
+        let (caller, _) = self.permitted(&request).await?;
         let StartRolloutRequest {
             sha256,
             plan,
@@ -275,20 +276,20 @@ impl RolloutDesk {
             },
         };
         let sha256: Vec<String> = sha256.iter().map(|one| hex(one)).collect();
-        let target = format!("software {}", sha256.join(" "));
-        let note = self.note(&caller, &permit, &target, &reason);
-        let start = Start {
-            person: caller.actor.name,
-            key,
-            reason,
-            plan,
+        let version = self.rollouts.check(&sha256, &plan).await?;
+        let act = Act::RollOut {
+            version,
             sha256,
+            plan,
         };
-        let id = self.rollouts.begin(start, note).await?;
-        let (detail, _) = self.detail(Some(id)).await?;
+        // Root's code on every node: the table wants two people, and says who may propose.
+        let fleet = self.rollouts.fleet();
+        let proposed = fleet
+            .propose(&caller.actor, act, key, reason, String::new(), now_ms())
+            .await?;
         Ok(StartRolloutReply {
-            rollout: Some(detail),
-            proposal: String::new(),
+            rollout: None,
+            proposal: Some(self.desk.show_proposal(proposed.0).await?),
         })
     }
 

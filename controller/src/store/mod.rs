@@ -24,6 +24,7 @@ mod error;
 pub(crate) mod high_water;
 pub mod merge;
 mod order_records;
+mod proposals;
 mod records;
 mod sqlite;
 
@@ -35,6 +36,7 @@ pub use order_records::{
     Committed, HoldRecord, ImportedHold, NewOrder, OrderFilter, OrderKind, OrderProgress, OrderRecord,
     OrderState, Recorded, Release, ResultRecord, Wish,
 };
+pub use proposals::{Approval, ProposalRecord, ProposalStore, Proposed};
 pub use records::{
     About, AuditFilter, AuditPage, NewNode, NewPerson, NewSite, NewSlice, NodeRecord, NodeSeen,
     NodeSelection, Note, Page, PageRequest, PersonRecord, ReportRecord, SiteRecord, SliceRecord, Visible,
@@ -50,7 +52,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The controller's memory. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: ProposalStore + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

@@ -167,6 +167,10 @@ impl Node {
                 self.begin_sync(&mut work, now, sync)?;
                 work
             }
+            // The agent keeps it; it is no order.
+            Action::Witness(_) => {
+                return Err(WireError::Missing { field: "action" }.into());
+            }
             Action::Reboot(v1::Reboot { boot_id }) => {
                 return self.restart(now, answer, &boot_id, Wish::Reboot);
             }

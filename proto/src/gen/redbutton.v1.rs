@@ -198,81 +198,193 @@ impl Outcome {
         }
     }
 }
-/// The crate `audit` defines how the hash is made.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AuditEntry {
-    /// 1, 2, 3, ... without a gap.
-    #[prost(uint64, tag = "1")]
-    pub sequence: u64,
-    #[prost(int64, tag = "2")]
-    pub at_ms: i64,
+pub struct Proposal {
+    /// UUID.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// SHA-256 over the canonical encoding of exactly what will be done (controller/src/approvals/terms.rs).
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "3")]
     pub person: ::prost::alloc::string::String,
     #[prost(enumeration = "Role", tag = "4")]
     pub role: i32,
+    /// stop-every-slice, stop-every-node, rotate-ca, issue-breakglass.
     #[prost(string, tag = "5")]
     pub action: ::prost::alloc::string::String,
+    /// What will be done, for people.
     #[prost(string, tag = "6")]
-    pub target: ::prost::alloc::string::String,
+    pub what: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "8")]
     pub evidence: ::prost::alloc::string::String,
-    /// allowed, refused, failed, done.
-    #[prost(string, tag = "9")]
-    pub outcome: ::prost::alloc::string::String,
-    /// The rule that decided, or the summary of what came of it.
-    #[prost(string, tag = "10")]
-    pub detail: ::prost::alloc::string::String,
-    /// The order that came of it; empty for refusals.
-    #[prost(string, tag = "11")]
+    #[prost(int64, tag = "9")]
+    pub proposed_at_ms: i64,
+    /// From then on nobody can agree any more.
+    #[prost(int64, tag = "10")]
+    pub expires_at_ms: i64,
+    #[prost(uint64, tag = "11")]
+    pub incarnation: u64,
+    #[prost(enumeration = "ProposalState", tag = "12")]
+    pub state: i32,
+    /// Who agreed.
+    #[prost(string, tag = "13")]
+    pub approver: ::prost::alloc::string::String,
+    #[prost(int64, tag = "14")]
+    pub approved_at_ms: i64,
+    /// The order that came of it.
+    #[prost(string, tag = "15")]
     pub order: ::prost::alloc::string::String,
-    /// SHA-256 of the entry before (32 zero bytes for the first) and of this one.
-    #[prost(bytes = "vec", tag = "12")]
-    pub previous: ::prost::alloc::vec::Vec<u8>,
-    #[prost(bytes = "vec", tag = "13")]
-    pub hash: ::prost::alloc::vec::Vec<u8>,
-    #[prost(message, optional, tag = "14")]
-    pub version: ::core::option::Option<Version>,
+    /// What came of it, or why nothing did.
+    #[prost(string, tag = "16")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Who could agree now.
+    #[prost(string, repeated, tag = "17")]
+    pub may_approve: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whom it would reach now.
+    #[prost(message, optional, tag = "18")]
+    pub reach: ::core::option::Option<proposal::Reach>,
+    /// The controller's clock when it said this.
+    #[prost(int64, tag = "19")]
+    pub now_ms: i64,
+}
+/// Nested message and enum types in `Proposal`.
+pub mod proposal {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Reach {
+        #[prost(uint32, tag = "1")]
+        pub nodes: u32,
+        #[prost(uint32, tag = "2")]
+        pub attached: u32,
+        /// Slices with processes on attached nodes.
+        #[prost(uint32, tag = "3")]
+        pub slices: u32,
+        /// Nodes that nothing could power on again from afar; the first of them by name.
+        #[prost(uint32, tag = "4")]
+        pub no_way_back: u32,
+        #[prost(string, repeated, tag = "5")]
+        pub no_way_back_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListAuditRequest {
-    #[prost(uint32, tag = "1")]
-    pub page_size: u32,
-    /// Entries before this sequence; 0: the newest.
-    #[prost(uint64, tag = "2")]
-    pub before: u64,
+pub struct ProposeRequest {
+    /// Chosen by the client, 1 to 128 visible ASCII characters.
+    #[prost(string, tag = "1")]
+    pub idempotency_key: ::prost::alloc::string::String,
+    /// Required, 1 to 1,000 characters.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
-    pub person: ::prost::alloc::string::String,
-    #[prost(string, tag = "4")]
-    pub target: ::prost::alloc::string::String,
-    #[prost(string, tag = "5")]
-    pub order: ::prost::alloc::string::String,
+    pub evidence: ::prost::alloc::string::String,
+    #[prost(oneof = "propose_request::Act", tags = "4")]
+    pub act: ::core::option::Option<propose_request::Act>,
+}
+/// Nested message and enum types in `ProposeRequest`.
+pub mod propose_request {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Act {
+        /// A new root, which takes over without a gap. The value must be true.
+        #[prost(bool, tag = "4")]
+        RotateCa(bool),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListProposalsRequest {
+    /// Also those of which nothing more can become; the newest 100.
+    #[prost(bool, tag = "1")]
+    pub all: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListAuditReply {
+pub struct ListProposalsReply {
+    /// Newest first.
     #[prost(message, repeated, tag = "1")]
-    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
-    /// Ask for entries before this one next; 0: no more.
-    #[prost(uint64, tag = "2")]
-    pub next_before: u64,
+    pub proposals: ::prost::alloc::vec::Vec<Proposal>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExportAuditRequest {
-    #[prost(uint64, tag = "1")]
-    pub from: u64,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AuditHeadRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AuditHead {
-    #[prost(uint64, tag = "1")]
-    pub sequence: u64,
+pub struct GetProposalRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApproveRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Of the proposal that the person has seen.
     #[prost(bytes = "vec", tag = "2")]
-    pub hash: ::prost::alloc::vec::Vec<u8>,
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApproveReply {
+    #[prost(message, optional, tag = "1")]
+    pub proposal: ::core::option::Option<Proposal>,
+    /// False: the controller's disk refused the order. It was sent all the same and is kept in memory.
+    #[prost(bool, tag = "2")]
+    pub durable: bool,
+    #[prost(string, tag = "3")]
+    pub not_durable_reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WithdrawRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Optional, at most 1,000 characters.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ProposalState {
+    Unspecified = 0,
+    /// Waits for a second person.
+    Open = 1,
+    /// Nobody agreed in time.
+    Expired = 2,
+    Withdrawn = 3,
+    /// A second person agreed; it is being carried out.
+    Approved = 4,
+    /// It was carried out.
+    Done = 5,
+    /// It was agreed to and could not be carried out.
+    Failed = 6,
+    /// Made before the database was restored: it is nothing any more.
+    Void = 7,
+}
+impl ProposalState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROPOSAL_STATE_UNSPECIFIED",
+            Self::Open => "PROPOSAL_STATE_OPEN",
+            Self::Expired => "PROPOSAL_STATE_EXPIRED",
+            Self::Withdrawn => "PROPOSAL_STATE_WITHDRAWN",
+            Self::Approved => "PROPOSAL_STATE_APPROVED",
+            Self::Done => "PROPOSAL_STATE_DONE",
+            Self::Failed => "PROPOSAL_STATE_FAILED",
+            Self::Void => "PROPOSAL_STATE_VOID",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROPOSAL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROPOSAL_STATE_OPEN" => Some(Self::Open),
+            "PROPOSAL_STATE_EXPIRED" => Some(Self::Expired),
+            "PROPOSAL_STATE_WITHDRAWN" => Some(Self::Withdrawn),
+            "PROPOSAL_STATE_APPROVED" => Some(Self::Approved),
+            "PROPOSAL_STATE_DONE" => Some(Self::Done),
+            "PROPOSAL_STATE_FAILED" => Some(Self::Failed),
+            "PROPOSAL_STATE_VOID" => Some(Self::Void),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
-pub mod audit_client {
+pub mod approvals_client {
     #![allow(
         unused_variables,
         dead_code,
@@ -283,10 +395,10 @@ pub mod audit_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
-    pub struct AuditClient<T> {
+    pub struct ApprovalsClient<T> {
         inner: tonic::client::Grpc<T>,
     }
-    impl AuditClient<tonic::transport::Channel> {
+    impl ApprovalsClient<tonic::transport::Channel> {
         /// Attempt to create a new client by connecting to a given endpoint.
         pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
         where
@@ -297,7 +409,7 @@ pub mod audit_client {
             Ok(Self::new(conn))
         }
     }
-    impl<T> AuditClient<T>
+    impl<T> ApprovalsClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
         T::Error: Into<StdError>,
@@ -315,7 +427,7 @@ pub mod audit_client {
         pub fn with_interceptor<F>(
             inner: T,
             interceptor: F,
-        ) -> AuditClient<InterceptedService<T, F>>
+        ) -> ApprovalsClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
@@ -329,7 +441,7 @@ pub mod audit_client {
                 http::Request<tonic::body::Body>,
             >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
-            AuditClient::new(InterceptedService::new(inner, interceptor))
+            ApprovalsClient::new(InterceptedService::new(inner, interceptor))
         }
         /// Compress requests with the given encoding.
         ///
@@ -362,11 +474,11 @@ pub mod audit_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Entries that the caller may see, oldest first within a page.
-        pub async fn list(
+        /// Propose what has no service of its own. A press that needs a second person proposes by itself.
+        pub async fn propose(
             &mut self,
-            request: impl tonic::IntoRequest<super::ListAuditRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListAuditReply>, tonic::Status> {
+            request: impl tonic::IntoRequest<super::ProposeRequest>,
+        ) -> std::result::Result<tonic::Response<super::Proposal>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -376,17 +488,19 @@ pub mod audit_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/redbutton.v1.Audit/List");
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Approvals/Propose",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Audit", "List"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Approvals", "Propose"));
             self.inner.unary(req, path, codec).await
         }
-        /// The whole chain from an entry on, for `audit verify`. Support only.
-        pub async fn export(
+        pub async fn list(
             &mut self,
-            request: impl tonic::IntoRequest<super::ExportAuditRequest>,
+            request: impl tonic::IntoRequest<super::ListProposalsRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::AuditEntry>>,
+            tonic::Response<super::ListProposalsReply>,
             tonic::Status,
         > {
             self.inner
@@ -399,16 +513,17 @@ pub mod audit_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/redbutton.v1.Audit/Export",
+                "/redbutton.v1.Approvals/List",
             );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Audit", "Export"));
-            self.inner.server_streaming(req, path, codec).await
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Approvals", "List"));
+            self.inner.unary(req, path, codec).await
         }
-        pub async fn head(
+        pub async fn get(
             &mut self,
-            request: impl tonic::IntoRequest<super::AuditHeadRequest>,
-        ) -> std::result::Result<tonic::Response<super::AuditHead>, tonic::Status> {
+            request: impl tonic::IntoRequest<super::GetProposalRequest>,
+        ) -> std::result::Result<tonic::Response<super::Proposal>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -418,15 +533,87 @@ pub mod audit_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/redbutton.v1.Audit/Head");
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Approvals/Get",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Audit", "Head"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Approvals", "Get"));
             self.inner.unary(req, path, codec).await
+        }
+        /// Agree, as another person. What was proposed is carried out at once.
+        pub async fn approve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ApproveRequest>,
+        ) -> std::result::Result<tonic::Response<super::ApproveReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Approvals/Approve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Approvals", "Approve"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Take a proposal back, as whoever made it; or strike another's, as support.
+        pub async fn withdraw(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WithdrawRequest>,
+        ) -> std::result::Result<tonic::Response<super::Proposal>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Approvals/Withdraw",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Approvals", "Withdraw"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The proposal as it stands, then every change, until nothing more can become of it.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetProposalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Proposal>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Approvals/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Approvals", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
         }
     }
 }
 /// Generated server implementations.
-pub mod audit_server {
+pub mod approvals_server {
     #![allow(
         unused_variables,
         dead_code,
@@ -435,39 +622,56 @@ pub mod audit_server {
         clippy::let_unit_value,
     )]
     use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with AuditServer.
+    /// Generated trait containing gRPC methods that should be implemented for use with ApprovalsServer.
     #[async_trait]
-    pub trait Audit: std::marker::Send + std::marker::Sync + 'static {
-        /// Entries that the caller may see, oldest first within a page.
+    pub trait Approvals: std::marker::Send + std::marker::Sync + 'static {
+        /// Propose what has no service of its own. A press that needs a second person proposes by itself.
+        async fn propose(
+            &self,
+            request: tonic::Request<super::ProposeRequest>,
+        ) -> std::result::Result<tonic::Response<super::Proposal>, tonic::Status>;
         async fn list(
             &self,
-            request: tonic::Request<super::ListAuditRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListAuditReply>, tonic::Status>;
-        /// Server streaming response type for the Export method.
-        type ExportStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::AuditEntry, tonic::Status>,
+            request: tonic::Request<super::ListProposalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListProposalsReply>,
+            tonic::Status,
+        >;
+        async fn get(
+            &self,
+            request: tonic::Request<super::GetProposalRequest>,
+        ) -> std::result::Result<tonic::Response<super::Proposal>, tonic::Status>;
+        /// Agree, as another person. What was proposed is carried out at once.
+        async fn approve(
+            &self,
+            request: tonic::Request<super::ApproveRequest>,
+        ) -> std::result::Result<tonic::Response<super::ApproveReply>, tonic::Status>;
+        /// Take a proposal back, as whoever made it; or strike another's, as support.
+        async fn withdraw(
+            &self,
+            request: tonic::Request<super::WithdrawRequest>,
+        ) -> std::result::Result<tonic::Response<super::Proposal>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Proposal, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// The whole chain from an entry on, for `audit verify`. Support only.
-        async fn export(
+        /// The proposal as it stands, then every change, until nothing more can become of it.
+        async fn watch(
             &self,
-            request: tonic::Request<super::ExportAuditRequest>,
-        ) -> std::result::Result<tonic::Response<Self::ExportStream>, tonic::Status>;
-        async fn head(
-            &self,
-            request: tonic::Request<super::AuditHeadRequest>,
-        ) -> std::result::Result<tonic::Response<super::AuditHead>, tonic::Status>;
+            request: tonic::Request<super::GetProposalRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
     #[derive(Debug)]
-    pub struct AuditServer<T> {
+    pub struct ApprovalsServer<T> {
         inner: Arc<T>,
         accept_compression_encodings: EnabledCompressionEncodings,
         send_compression_encodings: EnabledCompressionEncodings,
         max_decoding_message_size: Option<usize>,
         max_encoding_message_size: Option<usize>,
     }
-    impl<T> AuditServer<T> {
+    impl<T> ApprovalsServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
@@ -518,9 +722,9 @@ pub mod audit_server {
             self
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for AuditServer<T>
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ApprovalsServer<T>
     where
-        T: Audit,
+        T: Approvals,
         B: Body + std::marker::Send + 'static,
         B::Error: Into<StdError> + std::marker::Send + 'static,
     {
@@ -535,23 +739,68 @@ pub mod audit_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/redbutton.v1.Audit/List" => {
+                "/redbutton.v1.Approvals/Propose" => {
                     #[allow(non_camel_case_types)]
-                    struct ListSvc<T: Audit>(pub Arc<T>);
-                    impl<T: Audit> tonic::server::UnaryService<super::ListAuditRequest>
-                    for ListSvc<T> {
-                        type Response = super::ListAuditReply;
+                    struct ProposeSvc<T: Approvals>(pub Arc<T>);
+                    impl<T: Approvals> tonic::server::UnaryService<super::ProposeRequest>
+                    for ProposeSvc<T> {
+                        type Response = super::Proposal;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::ListAuditRequest>,
+                            request: tonic::Request<super::ProposeRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Audit>::list(&inner, request).await
+                                <T as Approvals>::propose(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ProposeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Approvals/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Approvals>(pub Arc<T>);
+                    impl<
+                        T: Approvals,
+                    > tonic::server::UnaryService<super::ListProposalsRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListProposalsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListProposalsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Approvals>::list(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -578,69 +827,25 @@ pub mod audit_server {
                     };
                     Box::pin(fut)
                 }
-                "/redbutton.v1.Audit/Export" => {
+                "/redbutton.v1.Approvals/Get" => {
                     #[allow(non_camel_case_types)]
-                    struct ExportSvc<T: Audit>(pub Arc<T>);
+                    struct GetSvc<T: Approvals>(pub Arc<T>);
                     impl<
-                        T: Audit,
-                    > tonic::server::ServerStreamingService<super::ExportAuditRequest>
-                    for ExportSvc<T> {
-                        type Response = super::AuditEntry;
-                        type ResponseStream = T::ExportStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ExportAuditRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Audit>::export(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ExportSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/redbutton.v1.Audit/Head" => {
-                    #[allow(non_camel_case_types)]
-                    struct HeadSvc<T: Audit>(pub Arc<T>);
-                    impl<T: Audit> tonic::server::UnaryService<super::AuditHeadRequest>
-                    for HeadSvc<T> {
-                        type Response = super::AuditHead;
+                        T: Approvals,
+                    > tonic::server::UnaryService<super::GetProposalRequest>
+                    for GetSvc<T> {
+                        type Response = super::Proposal;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::AuditHeadRequest>,
+                            request: tonic::Request<super::GetProposalRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Audit>::head(&inner, request).await
+                                <T as Approvals>::get(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -651,7 +856,7 @@ pub mod audit_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = HeadSvc(inner);
+                        let method = GetSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -663,6 +868,140 @@ pub mod audit_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Approvals/Approve" => {
+                    #[allow(non_camel_case_types)]
+                    struct ApproveSvc<T: Approvals>(pub Arc<T>);
+                    impl<T: Approvals> tonic::server::UnaryService<super::ApproveRequest>
+                    for ApproveSvc<T> {
+                        type Response = super::ApproveReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ApproveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Approvals>::approve(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ApproveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Approvals/Withdraw" => {
+                    #[allow(non_camel_case_types)]
+                    struct WithdrawSvc<T: Approvals>(pub Arc<T>);
+                    impl<
+                        T: Approvals,
+                    > tonic::server::UnaryService<super::WithdrawRequest>
+                    for WithdrawSvc<T> {
+                        type Response = super::Proposal;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WithdrawRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Approvals>::withdraw(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WithdrawSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Approvals/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Approvals>(pub Arc<T>);
+                    impl<
+                        T: Approvals,
+                    > tonic::server::ServerStreamingService<super::GetProposalRequest>
+                    for WatchSvc<T> {
+                        type Response = super::Proposal;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetProposalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Approvals>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -689,7 +1028,7 @@ pub mod audit_server {
             }
         }
     }
-    impl<T> Clone for AuditServer<T> {
+    impl<T> Clone for ApprovalsServer<T> {
         fn clone(&self) -> Self {
             let inner = self.inner.clone();
             Self {
@@ -702,8 +1041,8 @@ pub mod audit_server {
         }
     }
     /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "redbutton.v1.Audit";
-    impl<T> tonic::server::NamedService for AuditServer<T> {
+    pub const SERVICE_NAME: &str = "redbutton.v1.Approvals";
+    impl<T> tonic::server::NamedService for ApprovalsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
@@ -800,9 +1139,9 @@ pub struct StartRolloutReply {
     /// Absent while it waits for a second person.
     #[prost(message, optional, tag = "1")]
     pub rollout: ::core::option::Option<RolloutDetail>,
-    /// The proposal that a second person approves; empty when none is needed.
-    #[prost(string, tag = "2")]
-    pub proposal: ::prost::alloc::string::String,
+    /// What a second person has to agree to. Carried out, it becomes the newest rollout.
+    #[prost(message, optional, tag = "2")]
+    pub proposal: ::core::option::Option<Proposal>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rollout {
@@ -2476,7 +2815,7 @@ pub struct Command {
     /// The version at which the order was given.
     #[prost(message, optional, tag = "3")]
     pub given: ::core::option::Option<Version>,
-    #[prost(oneof = "command::Action", tags = "4, 5, 6, 7, 8")]
+    #[prost(oneof = "command::Action", tags = "4, 5, 6, 7, 8, 10")]
     pub action: ::core::option::Option<command::Action>,
 }
 /// Nested message and enum types in `Command`.
@@ -2496,6 +2835,9 @@ pub mod command {
         Reboot(super::Reboot),
         #[prost(message, tag = "8")]
         Halt(super::Halt),
+        /// Where the audit stands, signed: to be kept. Not answered.
+        #[prost(message, tag = "10")]
+        Witness(super::SignedStatement),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2692,9 +3034,29 @@ pub struct NodeReport {
     /// Whether a reboot or halt order can be carried out here, and how.
     #[prost(string, tag = "20")]
     pub restart_means: ::prost::alloc::string::String,
+    /// What the node has seen of the audit.
+    #[prost(message, optional, tag = "24")]
+    pub witnessed: ::core::option::Option<Witnessed>,
     /// Which program speaks, and whether another one can take its place.
     #[prost(message, optional, tag = "29")]
     pub software: ::core::option::Option<SoftwareState>,
+}
+/// Heads of the audit that the controller signed and a node kept; the crate `audit` defines their bytes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Witnessed {
+    /// The highest.
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<SignedStatement>,
+    /// Pairs that cannot both be true of one audit: it was rewritten.
+    #[prost(message, repeated, tag = "2")]
+    pub contradictions: ::prost::alloc::vec::Vec<Contradiction>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Contradiction {
+    #[prost(message, optional, tag = "1")]
+    pub earlier: ::core::option::Option<SignedStatement>,
+    #[prost(message, optional, tag = "2")]
+    pub later: ::core::option::Option<SignedStatement>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Load {
@@ -3480,6 +3842,615 @@ pub mod slivers_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// The crate `audit` defines how the hash is made.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditEntry {
+    /// 1, 2, 3, ... without a gap.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(int64, tag = "2")]
+    pub at_ms: i64,
+    #[prost(string, tag = "3")]
+    pub person: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "4")]
+    pub role: i32,
+    #[prost(string, tag = "5")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub evidence: ::prost::alloc::string::String,
+    /// allowed, refused, failed, done.
+    #[prost(string, tag = "9")]
+    pub outcome: ::prost::alloc::string::String,
+    /// The rule that decided, or the summary of what came of it.
+    #[prost(string, tag = "10")]
+    pub detail: ::prost::alloc::string::String,
+    /// The order that came of it; empty for refusals.
+    #[prost(string, tag = "11")]
+    pub order: ::prost::alloc::string::String,
+    /// SHA-256 of the entry before (32 zero bytes for the first) and of this one.
+    #[prost(bytes = "vec", tag = "12")]
+    pub previous: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "13")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "14")]
+    pub version: ::core::option::Option<Version>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAuditRequest {
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// Entries before this sequence; 0: the newest.
+    #[prost(uint64, tag = "2")]
+    pub before: u64,
+    #[prost(string, tag = "3")]
+    pub person: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub order: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAuditReply {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
+    /// Ask for entries before this one next; 0: no more.
+    #[prost(uint64, tag = "2")]
+    pub next_before: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportAuditRequest {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditHeadRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditHead {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WitnessesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeWitness {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub node_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub site: ::prost::alloc::string::String,
+    #[prost(int64, tag = "4")]
+    pub reported_at_ms: i64,
+    #[prost(message, optional, tag = "5")]
+    pub witnessed: ::core::option::Option<Witnessed>,
+    /// Empty: the head is in the controller's chain. Otherwise what is wrong, for people.
+    #[prost(string, tag = "6")]
+    pub trouble: ::prost::alloc::string::String,
+}
+/// Generated client implementations.
+pub mod audit_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct AuditClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl AuditClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> AuditClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AuditClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AuditClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Entries that the caller may see, oldest first within a page.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAuditRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListAuditReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/redbutton.v1.Audit/List");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Audit", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The whole chain from an entry on, for `audit verify`. Support only.
+        pub async fn export(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AuditEntry>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Audit/Export",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Audit", "Export"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn head(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AuditHeadRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditHead>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/redbutton.v1.Audit/Head");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Audit", "Head"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What the nodes that the caller may see have seen of the audit, as they last reported it.
+        pub async fn witnesses(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WitnessesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::NodeWitness>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Audit/Witnesses",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Audit", "Witnesses"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod audit_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with AuditServer.
+    #[async_trait]
+    pub trait Audit: std::marker::Send + std::marker::Sync + 'static {
+        /// Entries that the caller may see, oldest first within a page.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListAuditRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListAuditReply>, tonic::Status>;
+        /// Server streaming response type for the Export method.
+        type ExportStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::AuditEntry, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The whole chain from an entry on, for `audit verify`. Support only.
+        async fn export(
+            &self,
+            request: tonic::Request<super::ExportAuditRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ExportStream>, tonic::Status>;
+        async fn head(
+            &self,
+            request: tonic::Request<super::AuditHeadRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditHead>, tonic::Status>;
+        /// Server streaming response type for the Witnesses method.
+        type WitnessesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::NodeWitness, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the nodes that the caller may see have seen of the audit, as they last reported it.
+        async fn witnesses(
+            &self,
+            request: tonic::Request<super::WitnessesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WitnessesStream>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct AuditServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> AuditServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for AuditServer<T>
+    where
+        T: Audit,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/redbutton.v1.Audit/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Audit>(pub Arc<T>);
+                    impl<T: Audit> tonic::server::UnaryService<super::ListAuditRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListAuditReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Audit/Export" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportSvc<T: Audit>(pub Arc<T>);
+                    impl<
+                        T: Audit,
+                    > tonic::server::ServerStreamingService<super::ExportAuditRequest>
+                    for ExportSvc<T> {
+                        type Response = super::AuditEntry;
+                        type ResponseStream = T::ExportStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::export(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Audit/Head" => {
+                    #[allow(non_camel_case_types)]
+                    struct HeadSvc<T: Audit>(pub Arc<T>);
+                    impl<T: Audit> tonic::server::UnaryService<super::AuditHeadRequest>
+                    for HeadSvc<T> {
+                        type Response = super::AuditHead;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AuditHeadRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::head(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HeadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Audit/Witnesses" => {
+                    #[allow(non_camel_case_types)]
+                    struct WitnessesSvc<T: Audit>(pub Arc<T>);
+                    impl<
+                        T: Audit,
+                    > tonic::server::ServerStreamingService<super::WitnessesRequest>
+                    for WitnessesSvc<T> {
+                        type Response = super::NodeWitness;
+                        type ResponseStream = T::WitnessesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WitnessesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::witnesses(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WitnessesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for AuditServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "redbutton.v1.Audit";
+    impl<T> tonic::server::NamedService for AuditServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
     /// UUID.
@@ -4101,7 +5072,7 @@ pub mod press_request {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HoldWish {
-    /// Empty: every sliver of the node in the scope.
+    /// Empty: every sliver of the node in the scope; in the fleet, once a second person agrees, every sliver there is.
     #[prost(string, tag = "1")]
     pub slice: ::prost::alloc::string::String,
     /// A site by login base, a node by UUID or name.
@@ -4142,6 +5113,9 @@ pub struct StopWish {
     /// Accept that nothing can power it on again from afar.
     #[prost(bool, tag = "2")]
     pub no_way_back: bool,
+    /// Every node, once a second person agrees; `node` is empty then.
+    #[prost(bool, tag = "3")]
+    pub fleet: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PressReply {
@@ -4155,6 +5129,9 @@ pub struct PressReply {
     pub durable: bool,
     #[prost(string, tag = "4")]
     pub not_durable_reason: ::prost::alloc::string::String,
+    /// A second person has to agree first: there is no order yet.
+    #[prost(message, optional, tag = "5")]
+    pub proposal: ::core::option::Option<Proposal>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Order {
@@ -4166,7 +5143,8 @@ pub struct Order {
     pub person: ::prost::alloc::string::String,
     #[prost(enumeration = "Role", tag = "4")]
     pub role: i32,
-    /// kill-slice, freeze-slice, kill-sliver, freeze-sliver, kill-node, freeze-node, release, reboot-node, stop-node.
+    /// kill-slice, freeze-slice, kill-sliver, freeze-sliver, kill-node, freeze-node, release, reboot-node, stop-node,
+    /// stop-every-slice, stop-every-node.
     #[prost(string, tag = "5")]
     pub kind: ::prost::alloc::string::String,
     /// What it is aimed at, for people: "princeton_codeen everywhere".
@@ -4958,6 +5936,9 @@ pub struct WhoAmIReply {
     /// What the caller may do, a sentence a line, for people.
     #[prost(string, repeated, tag = "5")]
     pub may: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What is wrong with the controller itself, for those who look after everything: an audit that was rewritten.
+    #[prost(string, repeated, tag = "20")]
+    pub alarms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListPeopleRequest {

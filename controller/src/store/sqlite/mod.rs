@@ -21,6 +21,7 @@ mod open;
 mod orders;
 mod people;
 mod places;
+mod proposals;
 mod recovery;
 mod results;
 mod rollouts;
