@@ -4,6 +4,7 @@
 mod direct;
 mod keys;
 mod press;
+mod rollout;
 mod values;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use press::{
     ApproveArgs, KillAll, NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopAll, StopNode,
     Waiting,
 };
+pub use rollout::{Program, RolloutCommand, StartRollout, SteerRollout};
 pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, WitnessArg, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
@@ -115,6 +117,9 @@ pub enum Command {
     /// People and their roles
     #[command(subcommand)]
     People(PeopleCommand),
+    /// Other versions of the node manager, brought to the nodes in waves
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// The audit trail: read, export, verify
     #[command(subcommand)]
     Audit(AuditCommand),

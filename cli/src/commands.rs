@@ -11,6 +11,7 @@ mod order;
 mod people;
 mod press;
 mod restore;
+mod rollout;
 mod shell;
 mod site;
 mod slice;
@@ -137,6 +138,7 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
+        Command::Rollout(command) => rollout::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
         Command::Completions { .. }
         | Command::Man { .. }

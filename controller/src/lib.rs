@@ -24,6 +24,7 @@ pub mod orders;
 pub mod pki;
 pub mod policy;
 pub mod recovery;
+pub mod rollout;
 mod serve;
 mod services;
 pub mod store;

@@ -72,6 +72,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
             println!("{}", offline::backup(out, secrets, config.state).await?)
         }
         Command::Restore(args) => println!("{}", offline::restore(args, config.state).await?),
+        Command::Software(which) => println!("{}", offline::software(which, config.state).await?),
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }
     Ok(())

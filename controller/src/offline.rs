@@ -1,15 +1,20 @@
-//! `init`, `invite`, `issue`, `backup`, `restore`: from arguments to wishes.
+//! `init`, `invite`, `issue`, `software`, `backup`, `restore`: from arguments to wishes.
 
 use std::path::PathBuf;
 
 use controller::admin::{
-    AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
-    init as make, invite_person, issue_node, issue_person,
+    Added, AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
+    add_software, init as make, invite_person, issue_node, issue_person,
 };
 use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, InviteArgs, Issue, RestoreArgs};
+use crate::args::{InitArgs, InviteArgs, Issue, RestoreArgs, SoftwareCommand};
+
+pub(crate) async fn software(which: SoftwareCommand, dir: PathBuf) -> Result<Added, AdminError> {
+    let SoftwareCommand::Add { file } = which;
+    add_software(&dir, file, OffsetDateTime::now_utc()).await
+}
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {

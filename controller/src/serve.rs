@@ -17,6 +17,7 @@ use crate::admin::{Addresses, AddressesError, files};
 use crate::fleet::{Fleet, now_ms};
 use crate::pki::{Ca, PkiError, SignerFileError, load_signer};
 use crate::recovery::{Lock, RecoveryError, finish_restore};
+use crate::rollout::Rollouts;
 use crate::services::door::{Door, Reach};
 use crate::services::{self, PeopleRoutes};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -120,7 +121,18 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
-    let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    let (fleet, mut fleet_tasks) =
+        Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    let (rollouts, rollouts_task) = Rollouts::start(
+        fleet.clone(),
+        store.clone(),
+        dir,
+        config.rollouts.bounds(),
+        recording.clone(),
+    )
+    .await?;
+    fleet.set_rollouts(&rollouts);
+    fleet_tasks.push(rollouts_task);
     fleet.policies().trust(ca.clone());
     fleet.trust_roots(trust::Roots::from_pem(&ca)?);
     // What was approved before a crash is carried out before anybody can ask about it.
@@ -128,7 +140,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let ca = Ca::load(ca, &SecretPem::new(read(dir, files::CA_KEY)?))?;
     let controllers = Addresses::load(dir)?.people;
     let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
-    let (routes, health) = services::routes(fleet.clone(), door.clone()).await?;
+    let (routes, health) = services::routes(fleet.clone(), door.clone(), rollouts).await?;
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
     let people = Acceptor::bind(config.people.listen, for_people, config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;

@@ -23,6 +23,7 @@ use crate::guided::{Guided, Listening};
 use crate::journal::{self, JournalError, Query, Sources};
 use crate::policy::Policy;
 use crate::procfs::Proc;
+use crate::software::Updates;
 use crate::worker::{Busy, Worker};
 
 /// Commands whose answer is outstanding, on one stream.
@@ -52,6 +53,7 @@ pub struct Agent {
     heads: Worker,
     sources: Sources,
     guided: Option<Guided>,
+    updates: Option<Updates>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -71,6 +73,7 @@ impl Agent {
             heads: Worker::start("audit-heads")?,
             sources,
             guided: None,
+            updates: None,
         })
     }
 
@@ -83,6 +86,15 @@ impl Agent {
         Ok(self)
     }
 
+    /// Lets the controller change the program.
+    #[must_use]
+    pub fn with_updates(self, updates: Updates) -> Self {
+        Self {
+            updates: Some(updates),
+            ..self
+        }
+    }
+
     /// What a link serves.
     #[must_use]
     pub fn routes(self) -> Routes {
@@ -92,10 +104,15 @@ impl Agent {
     /// The same, of an agent that others use as well.
     #[must_use]
     pub fn shared_routes(this: Arc<Self>) -> Routes {
+        let updates = this.updates.as_ref().map(Updates::server);
         let server = SliversServer::from_arc(this)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Routes::new(server)
+        let routes = Routes::new(server);
+        match updates {
+            Some(updates) => routes.add_service(updates),
+            None => routes,
+        }
     }
 }
 
@@ -103,9 +120,21 @@ fn busy(busy: Busy) -> Status {
     Status::resource_exhausted(busy.to_string())
 }
 
-async fn report(node: &Arc<Node>, worker: &Worker, guided: Option<&Guided>) -> Result<NodeReport, Status> {
+async fn report(
+    node: &Arc<Node>,
+    worker: &Worker,
+    guided: Option<&Guided>,
+    updates: Option<&Updates>,
+) -> Result<NodeReport, Status> {
     let node = node.clone();
-    let report = worker.run(move || fit(node.report())).await.map_err(busy)?;
+    let software = updates.map(Updates::state);
+    let report = move || {
+        fit(NodeReport {
+            software,
+            ..node.report()
+        })
+    };
+    let report = worker.run(report).await.map_err(busy)?;
     Ok(match guided {
         Some(guided) => guided.tell(report),
         None => report,
@@ -133,9 +162,14 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        report(&self.node, &self.reports, self.guided.as_ref())
-            .await
-            .map(Response::new)
+        report(
+            &self.node,
+            &self.reports,
+            self.guided.as_ref(),
+            self.updates.as_ref(),
+        )
+        .await
+        .map(Response::new)
     }
 
     type ObeyStream = ReceiverStream<Result<Answer, Status>>;
@@ -144,6 +178,9 @@ impl Slivers for Agent {
         let (out, answers) = mpsc::channel(ANSWERS);
         let (second, mut seconds) = mpsc::channel::<Answer>(ANSWERS);
         self.node.attach(&second);
+        if let Some(updates) = &self.updates {
+            updates.attached();
+        }
         let first = out.clone();
         tokio::spawn(async move {
             while let Some(answer) = seconds.recv().await {
@@ -176,12 +213,12 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
-        let guided = self.guided.clone();
+        let (guided, updates) = (self.guided.clone(), self.updates.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker, guided.as_ref()).await;
+                let report = report(&node, &worker, guided.as_ref(), updates.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }

@@ -35,6 +35,7 @@ pub mod procfs;
 mod report;
 pub mod restart;
 mod run;
+pub mod software;
 mod sys;
 #[cfg(test)]
 mod testing;

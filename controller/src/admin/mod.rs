@@ -15,6 +15,7 @@ mod addresses;
 mod init;
 mod invite;
 mod issue;
+mod software;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use addresses::{Addresses, AddressesError};
 pub use init::{Init, Initialised, init};
 pub use invite::{INVITE_LIFE, InvitePerson, InvitedPerson, invite_person};
 pub use issue::{IssueNode, IssuePerson, IssuedBundle, issue_node, issue_person};
+pub use software::{Added, add_software};
 
 use crate::pki::{FileError, PkiError};
 use crate::store::StoreError;
@@ -64,6 +66,9 @@ pub enum AdminError {
     /// No file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// No program.
+    #[error(transparent)]
+    Shelf(#[from] crate::rollout::ShelfError),
     /// No address to put into bundles.
     #[error(transparent)]
     Addresses(#[from] AddressesError),

@@ -149,6 +149,7 @@ impl Fleet {
             node.slivers = Some(u32::try_from(report.slivers.len()).unwrap_or(u32::MAX));
             node.load_one = report.load.map(|load| load.one);
             node.kernel = report.kernel;
+            node.agent_version = report.agent_version;
             node.policy_issued_at_ms = report.policy_issued_at_ms;
             let from = now.slot.as_ref().map(|slot| slot.link.peer().address.ip());
             node.direct_address = direct::address(&report.direct_address, from, &record.name);

@@ -35,6 +35,7 @@ mod order_view;
 mod plan;
 mod policies;
 mod press;
+mod programs;
 mod recorder;
 mod roster;
 mod state;
@@ -98,6 +99,7 @@ pub struct Fleet {
     agreeing: approve::Agreeing,
     witnessing: witness::Witnessing,
     shutdown: CancellationToken,
+    rollouts: std::sync::OnceLock<std::sync::Weak<crate::rollout::Rollouts>>,
 }
 
 /// Milliseconds since 1970.
@@ -159,6 +161,7 @@ impl Fleet {
             agreeing: approve::Agreeing::default(),
             witnessing: witness::Witnessing::default(),
             shutdown,
+            rollouts: std::sync::OnceLock::new(),
         });
         // Before any node can attach: each gets the head then.
         fleet.sign_head().await?;

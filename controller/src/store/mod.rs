@@ -48,7 +48,7 @@ pub use records::{
     About, AuditFilter, AuditPage, NewNode, NewPerson, NewSite, NewSlice, NodeRecord, NodeSeen,
     NodeSelection, Note, Page, PageRequest, PersonRecord, ReportRecord, SiteRecord, SliceRecord, Visible,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{RolloutRecord, SqliteStore};
 
 /// How many epochs to reserve at once: one fsync for so many orders, and a crash skips at most so many numbers.
 pub const EPOCH_BLOCK: u64 = 1_000;

@@ -1062,6 +1062,1748 @@ pub struct SignedStatement {
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
+/// A program of ours. Its SHA-256 is who it is; name and version are words for people.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Software {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// As uname -m says it; empty: any.
+    #[prost(string, tag = "4")]
+    pub architecture: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub size: u64,
+    #[prost(string, tag = "6")]
+    pub added_by: ::prost::alloc::string::String,
+    #[prost(int64, tag = "7")]
+    pub added_at_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadSoftwareRequest {
+    #[prost(oneof = "upload_software_request::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<upload_software_request::Part>,
+}
+/// Nested message and enum types in `UploadSoftwareRequest`.
+pub mod upload_software_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(uint64, tag = "1")]
+        Size(u64),
+        #[prost(bytes, tag = "2")]
+        Bytes(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSoftwareRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSoftwareReply {
+    #[prost(message, repeated, tag = "1")]
+    pub software: ::prost::alloc::vec::Vec<Software>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutPlan {
+    /// Cumulative shares of the fleet in percent, rising, the last one 100.
+    #[prost(uint32, repeated, tag = "1")]
+    pub waves: ::prost::alloc::vec::Vec<u32>,
+    /// The nodes of a wave begin at random moments within this time.
+    #[prost(uint64, tag = "2")]
+    pub spread_ms: u64,
+    /// How long an updated node must stay well before it counts.
+    #[prost(uint64, tag = "3")]
+    pub soak_ms: u64,
+    /// How long a node may take from the switch until it is attached again with the new version.
+    #[prost(uint64, tag = "4")]
+    pub deadline_ms: u64,
+    /// Bad nodes that do not halt it yet.
+    #[prost(uint32, tag = "5")]
+    pub tolerate: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartRolloutRequest {
+    /// One for each architecture, all of one name and version.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    pub plan: ::core::option::Option<RolloutPlan>,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// Chosen by the client, a UUID: the same key again is the same rollout.
+    #[prost(string, tag = "4")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StartRolloutReply {
+    /// Absent while it waits for a second person.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<RolloutDetail>,
+    /// What a second person has to agree to. Carried out, it becomes the newest rollout.
+    #[prost(message, optional, tag = "2")]
+    pub proposal: ::core::option::Option<Proposal>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rollout {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(enumeration = "RolloutPhase", tag = "3")]
+    pub phase: i32,
+    /// Why it is paused or halted.
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub started_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(int64, tag = "7")]
+    pub started_at_ms: i64,
+    /// The wave that moves, from 1 on.
+    #[prost(uint32, tag = "8")]
+    pub wave: u32,
+    #[prost(message, optional, tag = "9")]
+    pub plan: ::core::option::Option<RolloutPlan>,
+    #[prost(uint32, tag = "10")]
+    pub nodes: u32,
+    #[prost(uint32, tag = "11")]
+    pub waiting: u32,
+    #[prost(uint32, tag = "12")]
+    pub moving: u32,
+    #[prost(uint32, tag = "13")]
+    pub done: u32,
+    #[prost(uint32, tag = "14")]
+    pub bad: u32,
+    #[prost(uint32, tag = "15")]
+    pub returned: u32,
+    #[prost(uint32, tag = "16")]
+    pub skipped: u32,
+    #[prost(bytes = "vec", repeated, tag = "17")]
+    pub sha256: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutNode {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub site: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub wave: u32,
+    #[prost(enumeration = "NodeStep", tag = "5")]
+    pub step: i32,
+    #[prost(string, tag = "6")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(int64, tag = "7")]
+    pub at_ms: i64,
+    #[prost(bool, tag = "8")]
+    pub attached: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutDetail {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+    /// As many as fit: those that are bad or in motion first.
+    #[prost(message, repeated, tag = "2")]
+    pub nodes: ::prost::alloc::vec::Vec<RolloutNode>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRolloutsRequest {
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRolloutsReply {
+    #[prost(message, repeated, tag = "1")]
+    pub rollouts: ::prost::alloc::vec::Vec<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRolloutRequest {
+    /// Empty: the newest.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SteerRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "RolloutAct", tag = "2")]
+    pub act: i32,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What is signed (kind Software): a node takes no program without it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Manifest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    /// As uname -m says it; empty: any.
+    #[prost(string, tag = "5")]
+    pub architecture: ::prost::alloc::string::String,
+    /// The controller's version when it decided this. A node refuses one that is older than the last it took, so that
+    /// an old signature cannot bring back an old program.
+    #[prost(message, optional, tag = "6")]
+    pub decided: ::core::option::Option<Version>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareStateRequest {}
+/// Also part of each report.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareState {
+    /// Of the program that speaks; empty: the one that came with the package.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub architecture: ::prost::alloc::string::String,
+    /// It is on trial: if it does not attach in time, or dies again and again, the one before it returns.
+    #[prost(bool, tag = "4")]
+    pub trial: bool,
+    /// Rises with each activation and each return.
+    #[prost(uint64, tag = "5")]
+    pub attempt: u64,
+    /// Of the last program that was left again, by itself or by order, and why.
+    #[prost(bytes = "vec", tag = "6")]
+    pub left_sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "7")]
+    pub left_why: ::prost::alloc::string::String,
+    /// Why no program can be changed here; empty: it can.
+    #[prost(string, tag = "8")]
+    pub refused: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfferSoftwareRequest {
+    #[prost(message, optional, tag = "1")]
+    pub manifest: ::core::option::Option<SignedStatement>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfferSoftwareReply {
+    /// Bytes of it that are on the disk; all of them: it is checked and can be activated.
+    #[prost(uint64, tag = "1")]
+    pub have: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareChunk {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareChunkReply {
+    #[prost(uint64, tag = "1")]
+    pub have: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActivateSoftwareRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    /// How long it may take to attach.
+    #[prost(uint64, tag = "2")]
+    pub deadline_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevertSoftwareRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutPhase {
+    Unspecified = 0,
+    Running = 1,
+    Paused = 2,
+    /// Stopped by itself: a node did not come back well.
+    Halted = 3,
+    /// A person ended it; nodes stay as they are.
+    Aborted = 4,
+    /// Updated nodes go back to what they ran before.
+    Returning = 5,
+    Done = 6,
+    Returned = 7,
+}
+impl RolloutPhase {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_PHASE_UNSPECIFIED",
+            Self::Running => "ROLLOUT_PHASE_RUNNING",
+            Self::Paused => "ROLLOUT_PHASE_PAUSED",
+            Self::Halted => "ROLLOUT_PHASE_HALTED",
+            Self::Aborted => "ROLLOUT_PHASE_ABORTED",
+            Self::Returning => "ROLLOUT_PHASE_RETURNING",
+            Self::Done => "ROLLOUT_PHASE_DONE",
+            Self::Returned => "ROLLOUT_PHASE_RETURNED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_PHASE_RUNNING" => Some(Self::Running),
+            "ROLLOUT_PHASE_PAUSED" => Some(Self::Paused),
+            "ROLLOUT_PHASE_HALTED" => Some(Self::Halted),
+            "ROLLOUT_PHASE_ABORTED" => Some(Self::Aborted),
+            "ROLLOUT_PHASE_RETURNING" => Some(Self::Returning),
+            "ROLLOUT_PHASE_DONE" => Some(Self::Done),
+            "ROLLOUT_PHASE_RETURNED" => Some(Self::Returned),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NodeStep {
+    Unspecified = 0,
+    /// Its turn has not come, or it is away; it gets it when it returns.
+    Waiting = 1,
+    Sending = 2,
+    Restarting = 3,
+    /// It is back and must stay well for a while.
+    Settling = 4,
+    Done = 5,
+    Bad = 6,
+    Returning = 7,
+    Returned = 8,
+    /// Nothing to do: the program runs there already, or none was given for its architecture.
+    Skipped = 9,
+}
+impl NodeStep {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NODE_STEP_UNSPECIFIED",
+            Self::Waiting => "NODE_STEP_WAITING",
+            Self::Sending => "NODE_STEP_SENDING",
+            Self::Restarting => "NODE_STEP_RESTARTING",
+            Self::Settling => "NODE_STEP_SETTLING",
+            Self::Done => "NODE_STEP_DONE",
+            Self::Bad => "NODE_STEP_BAD",
+            Self::Returning => "NODE_STEP_RETURNING",
+            Self::Returned => "NODE_STEP_RETURNED",
+            Self::Skipped => "NODE_STEP_SKIPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NODE_STEP_UNSPECIFIED" => Some(Self::Unspecified),
+            "NODE_STEP_WAITING" => Some(Self::Waiting),
+            "NODE_STEP_SENDING" => Some(Self::Sending),
+            "NODE_STEP_RESTARTING" => Some(Self::Restarting),
+            "NODE_STEP_SETTLING" => Some(Self::Settling),
+            "NODE_STEP_DONE" => Some(Self::Done),
+            "NODE_STEP_BAD" => Some(Self::Bad),
+            "NODE_STEP_RETURNING" => Some(Self::Returning),
+            "NODE_STEP_RETURNED" => Some(Self::Returned),
+            "NODE_STEP_SKIPPED" => Some(Self::Skipped),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutAct {
+    Unspecified = 0,
+    Pause = 1,
+    /// Goes on; after a halt, bad nodes so far are taken note of and stay as they are.
+    Resume = 2,
+    Abort = 3,
+    Back = 4,
+}
+impl RolloutAct {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_ACT_UNSPECIFIED",
+            Self::Pause => "ROLLOUT_ACT_PAUSE",
+            Self::Resume => "ROLLOUT_ACT_RESUME",
+            Self::Abort => "ROLLOUT_ACT_ABORT",
+            Self::Back => "ROLLOUT_ACT_BACK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_ACT_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_ACT_PAUSE" => Some(Self::Pause),
+            "ROLLOUT_ACT_RESUME" => Some(Self::Resume),
+            "ROLLOUT_ACT_ABORT" => Some(Self::Abort),
+            "ROLLOUT_ACT_BACK" => Some(Self::Back),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod rollouts_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What people call, at the controller.
+    #[derive(Debug, Clone)]
+    pub struct RolloutsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RolloutsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RolloutsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RolloutsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RolloutsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// A program comes in. The first message carries nothing but `size`, the others bytes. What it is (name, version,
+        /// architecture) the controller reads from its bytes; it never runs it.
+        pub async fn upload(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::UploadSoftwareRequest,
+            >,
+        ) -> std::result::Result<tonic::Response<super::Software>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Upload",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Upload"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        pub async fn list_software(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSoftwareReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/ListSoftware",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "ListSoftware"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn start(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Start",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Start"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Newest first.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Get",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Rollouts", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// As it stands, then at every change; ends when nothing more is to come.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RolloutDetail>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn steer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SteerRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Steer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Steer"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod rollouts_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RolloutsServer.
+    #[async_trait]
+    pub trait Rollouts: std::marker::Send + std::marker::Sync + 'static {
+        /// A program comes in. The first message carries nothing but `size`, the others bytes. What it is (name, version,
+        /// architecture) the controller reads from its bytes; it never runs it.
+        async fn upload(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::UploadSoftwareRequest>>,
+        ) -> std::result::Result<tonic::Response<super::Software>, tonic::Status>;
+        async fn list_software(
+            &self,
+            request: tonic::Request<super::ListSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSoftwareReply>,
+            tonic::Status,
+        >;
+        async fn start(
+            &self,
+            request: tonic::Request<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutReply>,
+            tonic::Status,
+        >;
+        /// Newest first.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsReply>,
+            tonic::Status,
+        >;
+        async fn get(
+            &self,
+            request: tonic::Request<super::GetRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RolloutDetail, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// As it stands, then at every change; ends when nothing more is to come.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::GetRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        async fn steer(
+            &self,
+            request: tonic::Request<super::SteerRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status>;
+    }
+    /// What people call, at the controller.
+    #[derive(Debug)]
+    pub struct RolloutsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RolloutsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RolloutsServer<T>
+    where
+        T: Rollouts,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/redbutton.v1.Rollouts/Upload" => {
+                    #[allow(non_camel_case_types)]
+                    struct UploadSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::ClientStreamingService<super::UploadSoftwareRequest>
+                    for UploadSvc<T> {
+                        type Response = super::Software;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::UploadSoftwareRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::upload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UploadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/ListSoftware" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSoftwareSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::ListSoftwareRequest>
+                    for ListSoftwareSvc<T> {
+                        type Response = super::ListSoftwareReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::list_software(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSoftwareSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Start" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::StartRolloutRequest>
+                    for StartSvc<T> {
+                        type Response = super::StartRolloutReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::start(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::ListRolloutsRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListRolloutsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRolloutsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::GetRolloutRequest>
+                    for GetSvc<T> {
+                        type Response = super::RolloutDetail;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::ServerStreamingService<super::GetRolloutRequest>
+                    for WatchSvc<T> {
+                        type Response = super::RolloutDetail;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Steer" => {
+                    #[allow(non_camel_case_types)]
+                    struct SteerSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::SteerRolloutRequest>
+                    for SteerSvc<T> {
+                        type Response = super::RolloutDetail;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SteerRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::steer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SteerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RolloutsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "redbutton.v1.Rollouts";
+    impl<T> tonic::server::NamedService for RolloutsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod software_updates_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by the daemon, over the connection that it dialled.
+    #[derive(Debug, Clone)]
+    pub struct SoftwareUpdatesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl SoftwareUpdatesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> SoftwareUpdatesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> SoftwareUpdatesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            SoftwareUpdatesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn state(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SoftwareStateRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/State",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "State"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Announces a program; the answer says how much of it is here already.
+        pub async fn offer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OfferSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OfferSoftwareReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Offer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Offer"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The next bytes. One call at a time: so a press never waits behind more than one chunk.
+        pub async fn chunk(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SoftwareChunk>,
+        ) -> std::result::Result<
+            tonic::Response<super::SoftwareChunkReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Chunk",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Chunk"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tries the program, then lets the service manager start it. The daemon ends soon after the answer.
+        pub async fn activate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ActivateSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Activate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Activate"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Back to what ran before this program. Nothing happens when another one runs.
+        pub async fn revert(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevertSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Revert",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Revert"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod software_updates_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with SoftwareUpdatesServer.
+    #[async_trait]
+    pub trait SoftwareUpdates: std::marker::Send + std::marker::Sync + 'static {
+        async fn state(
+            &self,
+            request: tonic::Request<super::SoftwareStateRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status>;
+        /// Announces a program; the answer says how much of it is here already.
+        async fn offer(
+            &self,
+            request: tonic::Request<super::OfferSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OfferSoftwareReply>,
+            tonic::Status,
+        >;
+        /// The next bytes. One call at a time: so a press never waits behind more than one chunk.
+        async fn chunk(
+            &self,
+            request: tonic::Request<super::SoftwareChunk>,
+        ) -> std::result::Result<
+            tonic::Response<super::SoftwareChunkReply>,
+            tonic::Status,
+        >;
+        /// Tries the program, then lets the service manager start it. The daemon ends soon after the answer.
+        async fn activate(
+            &self,
+            request: tonic::Request<super::ActivateSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status>;
+        /// Back to what ran before this program. Nothing happens when another one runs.
+        async fn revert(
+            &self,
+            request: tonic::Request<super::RevertSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status>;
+    }
+    /// Served by the daemon, over the connection that it dialled.
+    #[derive(Debug)]
+    pub struct SoftwareUpdatesServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> SoftwareUpdatesServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for SoftwareUpdatesServer<T>
+    where
+        T: SoftwareUpdates,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/redbutton.v1.SoftwareUpdates/State" => {
+                    #[allow(non_camel_case_types)]
+                    struct StateSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::SoftwareStateRequest>
+                    for StateSvc<T> {
+                        type Response = super::SoftwareState;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SoftwareStateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::state(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Offer" => {
+                    #[allow(non_camel_case_types)]
+                    struct OfferSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::OfferSoftwareRequest>
+                    for OfferSvc<T> {
+                        type Response = super::OfferSoftwareReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OfferSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::offer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OfferSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Chunk" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChunkSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::SoftwareChunk> for ChunkSvc<T> {
+                        type Response = super::SoftwareChunkReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SoftwareChunk>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::chunk(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChunkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Activate" => {
+                    #[allow(non_camel_case_types)]
+                    struct ActivateSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::ActivateSoftwareRequest>
+                    for ActivateSvc<T> {
+                        type Response = super::SoftwareState;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ActivateSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::activate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ActivateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Revert" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevertSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::RevertSoftwareRequest>
+                    for RevertSvc<T> {
+                        type Response = super::SoftwareState;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevertSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::revert(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevertSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for SoftwareUpdatesServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "redbutton.v1.SoftwareUpdates";
+    impl<T> tonic::server::NamedService for SoftwareUpdatesServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
     /// The controller's version when it sent this, never lower than anything it sent before.
@@ -1307,6 +3049,9 @@ pub struct NodeReport {
     /// What the node has seen of the audit.
     #[prost(message, optional, tag = "24")]
     pub witnessed: ::core::option::Option<Witnessed>,
+    /// Which program speaks, and whether another one can take its place.
+    #[prost(message, optional, tag = "29")]
+    pub software: ::core::option::Option<SoftwareState>,
 }
 /// Heads of the audit that the controller signed and a node kept; the crate `audit` defines their bytes.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5024,6 +6769,9 @@ pub struct Node {
     /// HOST:PORT where it listens for people; empty: not known.
     #[prost(string, tag = "17")]
     pub direct_address: ::prost::alloc::string::String,
+    /// Of the node manager, from the last report.
+    #[prost(string, tag = "18")]
+    pub agent_version: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNodesRequest {

@@ -29,6 +29,7 @@ mod policies;
 mod proposals;
 mod recovery;
 mod results;
+mod rollouts;
 mod row;
 mod tx;
 
@@ -41,6 +42,8 @@ use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName, 
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
+
+pub use self::rollouts::RolloutRecord;
 
 use self::fault::{Fail, fault};
 use self::tx::Tx;
