@@ -18,9 +18,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::diary::Diary;
 use crate::engine::Node;
 use crate::guided::{Guided, Listening};
 use crate::journal::{self, JournalError, Query, Sources};
+use crate::merge;
 use crate::policy::Policy;
 use crate::procfs::Proc;
 use crate::worker::{Busy, Worker};
@@ -51,6 +53,7 @@ pub struct Agent {
     journals: Worker,
     sources: Sources,
     guided: Option<Guided>,
+    diary: Option<Diary>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -69,6 +72,7 @@ impl Agent {
             journals: Worker::start("journal")?,
             sources,
             guided: None,
+            diary: None,
         })
     }
 
@@ -79,6 +83,13 @@ impl Agent {
     pub fn guided_by(mut self, policy: Arc<Policy>, listening: Listening) -> std::io::Result<Self> {
         self.guided = Some(Guided::new(policy, listening)?);
         Ok(self)
+    }
+
+    /// Tells the controller what was done here without it.
+    #[must_use]
+    pub fn with_diary(mut self, diary: Diary) -> Self {
+        self.diary = Some(diary);
+        self
     }
 
     /// What a link serves.
@@ -101,9 +112,15 @@ fn busy(busy: Busy) -> Status {
     Status::resource_exhausted(busy.to_string())
 }
 
-async fn report(node: &Arc<Node>, worker: &Worker, guided: Option<&Guided>) -> Result<NodeReport, Status> {
+async fn report(
+    node: &Arc<Node>,
+    worker: &Worker,
+    guided: Option<&Guided>,
+    diary: Option<&Diary>,
+) -> Result<NodeReport, Status> {
     let node = node.clone();
-    let report = worker.run(move || fit(node.report())).await.map_err(busy)?;
+    let mut report = worker.run(move || fit(node.report())).await.map_err(busy)?;
+    report.local_entries = diary.map_or(0, |diary| diary.head().sequence);
     Ok(match guided {
         Some(guided) => guided.tell(report),
         None => report,
@@ -131,7 +148,14 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        report(&self.node, &self.reports, self.guided.as_ref())
+        let (guided, diary) = (self.guided.as_ref(), self.diary.as_ref());
+        report(&self.node, &self.reports, guided, diary)
+            .await
+            .map(Response::new)
+    }
+
+    async fn merge(&self, request: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
+        merge::reply(&self.node, self.diary.as_ref(), request.into_inner())
             .await
             .map(Response::new)
     }
@@ -167,12 +191,12 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
-        let guided = self.guided.clone();
+        let (guided, diary) = (self.guided.clone(), self.diary.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker, guided.as_ref()).await;
+                let report = report(&node, &worker, guided.as_ref(), diary.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }

@@ -28,6 +28,7 @@ mod guided;
 pub mod holds;
 pub mod journal;
 pub mod kill;
+mod merge;
 pub mod policy;
 pub mod prepare;
 pub mod procfs;

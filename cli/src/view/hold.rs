@@ -86,6 +86,7 @@ impl From<v1::Hold> for Hold {
             evidence,
             set_at_ms,
             version,
+            signature: _,
         } = wire;
         Self {
             id,

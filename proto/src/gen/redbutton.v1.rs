@@ -59,6 +59,31 @@ pub struct Hold {
     /// The decision that set it.
     #[prost(message, optional, tag = "10")]
     pub version: ::core::option::Option<Version>,
+    /// The controller's word for all of the above: 72 bytes, a short signature of crate `trust` over the canonical
+    /// encoding. Empty: a node's own hold, or one from before there were signatures.
+    #[prost(bytes = "vec", tag = "11")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+}
+/// That a hold was released, as a node remembers it: by the controller (version, signature) or on the node itself
+/// (person, role, at_ms).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tombstone {
+    /// UUID.
+    #[prost(string, tag = "1")]
+    pub hold: ::prost::alloc::string::String,
+    /// The decision that released it.
+    #[prost(message, optional, tag = "2")]
+    pub version: ::core::option::Option<Version>,
+    /// The controller's word for that, 72 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub person: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "5")]
+    pub role: i32,
+    /// By the node's clock, in milliseconds since 1970.
+    #[prost(int64, tag = "6")]
+    pub at_ms: i64,
 }
 /// The four classes of people of PDN-03-015, section 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1080,6 +1105,9 @@ pub struct Command {
     /// The version at which the order was given.
     #[prost(message, optional, tag = "3")]
     pub given: ::core::option::Option<Version>,
+    /// The controller's word for a `release` at `given`, 72 bytes.
+    #[prost(bytes = "vec", tag = "12")]
+    pub release_signature: ::prost::alloc::vec::Vec<u8>,
     #[prost(oneof = "command::Action", tags = "4, 5, 6, 7, 8, 9")]
     pub action: ::core::option::Option<command::Action>,
 }
@@ -1113,6 +1141,37 @@ pub struct Sync {
     /// Ids the node reported that were released meanwhile. A hold in neither list stays.
     #[prost(string, repeated, tag = "2")]
     pub released: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The controller's word for those of `released` for which it has given one.
+    #[prost(message, repeated, tag = "3")]
+    pub tombstones: ::prost::alloc::vec::Vec<Tombstone>,
+    /// Ids of the node's tombstones that the controller has taken in and keeps.
+    #[prost(string, repeated, tag = "4")]
+    pub recorded: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MergeRequest {
+    /// Ids of holds that the controller does not know, at most 64.
+    #[prost(string, repeated, tag = "1")]
+    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Entries of the node's own audit after this sequence.
+    #[prost(uint64, tag = "2")]
+    pub entries_after: u64,
+    /// Whether tombstones are wanted.
+    #[prost(bool, tag = "3")]
+    pub tombstones: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MergeReply {
+    /// Those asked for that stand.
+    #[prost(message, repeated, tag = "1")]
+    pub holds: ::prost::alloc::vec::Vec<Hold>,
+    /// Every tombstone whose arrival the controller has not confirmed in the incarnation that the node has seen last,
+    /// and every signed one.
+    #[prost(message, repeated, tag = "2")]
+    pub tombstones: ::prost::alloc::vec::Vec<Tombstone>,
+    /// In order; as many as fit.
+    #[prost(message, repeated, tag = "3")]
+    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
 }
 /// Restart the machine. Proven only by another boot id.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1308,6 +1367,12 @@ pub struct NodeReport {
     /// Where the node listens for people: HOST:PORT, or :PORT on every address of its own. Empty: nowhere.
     #[prost(string, tag = "23")]
     pub direct_address: ::prost::alloc::string::String,
+    /// The last sequence of the node's own audit.
+    #[prost(uint64, tag = "25")]
+    pub local_entries: u64,
+    /// Releases that the node remembers and that the controller has not confirmed to know.
+    #[prost(uint32, tag = "26")]
+    pub tombstones: u32,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Load {
@@ -1669,6 +1734,29 @@ pub mod slivers_client {
                 .insert(GrpcMethod::new("redbutton.v1.Slivers", "Processes"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the node knows and the controller does not: asked before the streams are opened, and only when the report
+        /// gives reason to.
+        pub async fn merge(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MergeRequest>,
+        ) -> std::result::Result<tonic::Response<super::MergeReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Slivers/Merge",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Merge"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The tail of the node's journal.
         pub async fn journal(
             &mut self,
@@ -1743,6 +1831,12 @@ pub mod slivers_server {
             &self,
             request: tonic::Request<super::ProcessesRequest>,
         ) -> std::result::Result<tonic::Response<super::ProcessesReply>, tonic::Status>;
+        /// What the node knows and the controller does not: asked before the streams are opened, and only when the report
+        /// gives reason to.
+        async fn merge(
+            &self,
+            request: tonic::Request<super::MergeRequest>,
+        ) -> std::result::Result<tonic::Response<super::MergeReply>, tonic::Status>;
         /// Server streaming response type for the Journal method.
         type JournalStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::JournalLines, tonic::Status>,
@@ -1992,6 +2086,49 @@ pub mod slivers_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ProcessesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Slivers/Merge" => {
+                    #[allow(non_camel_case_types)]
+                    struct MergeSvc<T: Slivers>(pub Arc<T>);
+                    impl<T: Slivers> tonic::server::UnaryService<super::MergeRequest>
+                    for MergeSvc<T> {
+                        type Response = super::MergeReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MergeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Slivers>::merge(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MergeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2923,6 +3060,27 @@ pub struct ListHoldsRequest {
 pub struct ListHoldsReply {
     #[prost(message, repeated, tag = "1")]
     pub holds: ::prost::alloc::vec::Vec<Hold>,
+    /// Nodes where one of these does not hold.
+    #[prost(message, repeated, tag = "2")]
+    pub exemptions: ::prost::alloc::vec::Vec<Exemption>,
+}
+/// A hold that stands and was released on one node, by somebody there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Exemption {
+    /// UUIDs.
+    #[prost(string, tag = "1")]
+    pub hold: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub node_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub person: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "5")]
+    pub role: i32,
+    /// By the node's clock.
+    #[prost(int64, tag = "6")]
+    pub at_ms: i64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
