@@ -6,6 +6,7 @@ mod bad_nodes;
 mod crash;
 mod durable;
 mod lists;
+mod merge;
 mod press;
 mod refusals;
 mod watch;

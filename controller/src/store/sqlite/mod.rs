@@ -26,6 +26,7 @@ mod people;
 mod places;
 mod results;
 mod row;
+mod told;
 mod tx;
 
 use std::ops::Range;
@@ -99,6 +100,7 @@ macro_rules! write {
 
 // Here, below the macros that it uses.
 mod key_store;
+mod told_store;
 
 #[async_trait]
 impl Store for SqliteStore {
