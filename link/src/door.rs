@@ -5,15 +5,18 @@
 //! do what is asked anew at each call). The clock never runs behind what the controller last signed: a machine
 //! that woke up in 1970 lets people in all the same, and a certificate that had ended by then stays ended.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::UNIX_EPOCH;
 
+use proto::Identity;
 use proto::bundle::SecretPem;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, Error};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, version};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -26,12 +29,14 @@ pub struct Door {
     own: RwLock<Arc<CertifiedKey>>,
     /// Seconds since 1970.
     not_before: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Door")
             .field("not_before", &self.not_before)
+            .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
 }
@@ -59,7 +64,15 @@ impl Door {
             roots: RwLock::new(verifier(roots_pem)?),
             own: RwLock::new(own(cert_pem, key_pem)?),
             not_before: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
         }))
+    }
+
+    /// Lets in people and daemons whose certificate has ended, if it is otherwise right:
+    /// [`Peer::expired`](crate::Peer::expired) says so, and the caller lets them do no more than renew. The end of
+    /// an invite's certificate is its end.
+    pub fn let_ended_in(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Trusts these roots from the next handshake on, instead of those before.
@@ -144,12 +157,26 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self
-            .0
-            .verifier()
-            .verify_client_cert(end_entity, intermediates, now)?;
-        trust::identity_of(std::slice::from_ref(end_entity)).map_err(tls::refused)?;
-        Ok(verified)
+        let verifier = self.0.verifier();
+        let named = || trust::identity_of(std::slice::from_ref(end_entity)).map_err(tls::refused);
+        let ended = match verifier.verify_client_cert(end_entity, intermediates, now) {
+            Ok(verified) => return named().map(|_| verified),
+            Err(error) => error,
+        };
+        let is_ended = matches!(
+            ended,
+            Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })
+        );
+        if !is_ended || !self.0.ended.load(Ordering::Relaxed) {
+            return Err(ended);
+        }
+        let (identity, until) = named()?;
+        if !matches!(identity, Identity::Person(_) | Identity::Daemon(..)) {
+            return Err(ended);
+        }
+        // As of its last second, when its issuer was good as well: nothing is signed for longer than its issuer is.
+        let last = UnixTime::since_unix_epoch(until.duration_since(UNIX_EPOCH).unwrap_or_default());
+        verifier.verify_client_cert(end_entity, intermediates, last.min(now))
     }
 
     fn verify_tls12_signature(

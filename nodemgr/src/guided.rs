@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use proto::v1::{NodeReport, SignedStatement};
+use proto::v1::{Assurance, Capability, NodeReport, SignedStatement};
 use tokio::sync::watch;
 
 use crate::engine::Node;
@@ -67,8 +67,28 @@ impl Guided {
     }
 
     /// Adds to a report what the node decides by.
-    pub(crate) fn tell(&self, report: NodeReport) -> NodeReport {
+    pub(crate) fn tell(&self, mut report: NodeReport) -> NodeReport {
         let snapshot = self.policy.current();
+        let trouble = self.policy.trouble();
+        let (assurance, reason) = match &snapshot {
+            Some(_) if trouble.is_empty() => {
+                (Assurance::Exact, "people are judged here as at the centre".into())
+            }
+            Some(_) => (Assurance::Bounded, trouble),
+            None if trouble.is_empty() => (
+                Assurance::NotEnforced,
+                "none was sent: nobody may act directly".into(),
+            ),
+            None => (
+                Assurance::NotEnforced,
+                format!("nobody may act directly: {trouble}"),
+            ),
+        };
+        report.capabilities.push(Capability {
+            name: proto::POLICY_CAPABILITY.into(),
+            assurance: assurance.into(),
+            reason,
+        });
         NodeReport {
             policy_issued_at_ms: snapshot.as_ref().map_or(0, |snapshot| snapshot.issued_at_ms),
             policy_version: snapshot.map(|snapshot| snapshot.version.into()),

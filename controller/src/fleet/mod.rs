@@ -24,6 +24,7 @@
 
 mod aim;
 mod attach;
+mod direct;
 mod epochs;
 mod facts;
 mod frames;
@@ -31,6 +32,7 @@ mod look;
 mod merge;
 mod order_view;
 mod plan;
+mod policies;
 mod press;
 mod recorder;
 mod roster;
@@ -90,6 +92,7 @@ pub struct Fleet {
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
+    policies: policies::Policies,
     items: mpsc::Sender<Item>,
     shutdown: CancellationToken,
 }
@@ -169,12 +172,14 @@ impl Fleet {
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
+            policies: policies::Policies::default(),
             items,
             shutdown,
         });
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::retry(fleet.clone())),
+            tokio::spawn(policies::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }

@@ -24,7 +24,7 @@ fn sample(n: u8) -> Hold {
     let slice: SliceName = "princeton_codeen".parse().expect("valid");
     Hold {
         id: HoldId::from_uuid(uuid::Uuid::from_u128(u128::from(n))),
-        slice: (n % 3 > 0).then_some(slice),
+        slice: (!n.is_multiple_of(3)).then_some(slice),
         scope: match n % 4 {
             0 => Scope::Fleet,
             1 => Scope::Site("mit".parse().expect("valid")),
