@@ -146,7 +146,7 @@ async fn what_is_sent_carries_our_word_for_it() {
     late.dial();
     late.attached(1).await;
     let sync = late.syncs().remove(0);
-    assert_eq!(sync.released, [hold.id.clone()]);
+    assert_eq!(sync.released, std::slice::from_ref(&hold.id));
     assert_eq!(sync.tombstones[0].signature, last.release_signature);
     assert_eq!(node.asked(), [], "nothing gave reason to ask");
 }
@@ -363,10 +363,14 @@ async fn a_release_made_on_a_node_is_an_exemption_that_no_sync_undoes() {
     node.dial();
     node.attached(1).await;
     let sync = node.syncs().remove(0);
-    assert_eq!(sync.recorded, [hold.clone()]);
+    assert_eq!(sync.recorded, std::slice::from_ref(&hold));
     let renamed = told_id(name(&own.id), node.id).to_string();
     let ids: Vec<_> = sync.holds.iter().map(|hold| hold.id.clone()).collect();
-    assert_eq!(ids, [renamed.clone()], "released there, and not set again");
+    assert_eq!(
+        ids,
+        std::slice::from_ref(&renamed),
+        "released there, and not set again"
+    );
     let detail = alice.order(&order.id).await;
     let of_n1 = detail.nodes.iter().find(|result| result.node_name == "n1");
     assert_eq!(of_n1.map(v1::NodeResult::outcome), Some(Outcome::Superseded));
