@@ -228,6 +228,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[tonic::async_trait]
 impl Slivers for Agent {
+    async fn merge(&self, _: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
+        Err(Status::unimplemented(
+            "an agent that keeps nothing has nothing to tell",
+        ))
+    }
+
     type ObeyStream = Reply<v1::Answer>;
     type WatchStream = Reply<v1::NodeReport>;
     type JournalStream = Reply<v1::JournalLines>;

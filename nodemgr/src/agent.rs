@@ -18,9 +18,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::diary::Diary;
 use crate::engine::Node;
 use crate::guided::{Guided, Listening};
 use crate::journal::{self, JournalError, Query, Sources};
+use crate::merge;
 use crate::policy::Policy;
 use crate::procfs::Proc;
 use crate::software::Updates;
@@ -54,6 +56,7 @@ pub struct Agent {
     sources: Sources,
     guided: Option<Guided>,
     updates: Option<Updates>,
+    diary: Option<Diary>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -74,6 +77,7 @@ impl Agent {
             sources,
             guided: None,
             updates: None,
+            diary: None,
         })
     }
 
@@ -93,6 +97,13 @@ impl Agent {
             updates: Some(updates),
             ..self
         }
+    }
+
+    /// Tells the controller what was done here without it.
+    #[must_use]
+    pub fn with_diary(mut self, diary: Diary) -> Self {
+        self.diary = Some(diary);
+        self
     }
 
     /// What a link serves.
@@ -125,6 +136,7 @@ async fn report(
     worker: &Worker,
     guided: Option<&Guided>,
     updates: Option<&Updates>,
+    diary: Option<&Diary>,
 ) -> Result<NodeReport, Status> {
     let node = node.clone();
     let software = updates.map(Updates::state);
@@ -134,7 +146,8 @@ async fn report(
             ..node.report()
         })
     };
-    let report = worker.run(report).await.map_err(busy)?;
+    let mut report = worker.run(report).await.map_err(busy)?;
+    report.local_entries = diary.map_or(0, |diary| diary.head().sequence);
     Ok(match guided {
         Some(guided) => guided.tell(report),
         None => report,
@@ -162,14 +175,16 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        report(
-            &self.node,
-            &self.reports,
-            self.guided.as_ref(),
-            self.updates.as_ref(),
-        )
-        .await
-        .map(Response::new)
+        let (guided, updates, diary) = (self.guided.as_ref(), self.updates.as_ref(), self.diary.as_ref());
+        report(&self.node, &self.reports, guided, updates, diary)
+            .await
+            .map(Response::new)
+    }
+
+    async fn merge(&self, request: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
+        merge::reply(&self.node, self.diary.as_ref(), request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type ObeyStream = ReceiverStream<Result<Answer, Status>>;
@@ -213,12 +228,12 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
-        let (guided, updates) = (self.guided.clone(), self.updates.clone());
+        let (guided, updates, diary) = (self.guided.clone(), self.updates.clone(), self.diary.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker, guided.as_ref(), updates.as_ref()).await;
+                let report = report(&node, &worker, guided.as_ref(), updates.as_ref(), diary.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }

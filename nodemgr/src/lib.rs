@@ -29,6 +29,7 @@ mod heads;
 pub mod holds;
 pub mod journal;
 pub mod kill;
+mod merge;
 pub mod policy;
 pub mod prepare;
 pub mod procfs;

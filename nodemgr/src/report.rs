@@ -193,6 +193,7 @@ impl Node {
         let Snapshot {
             seen,
             holds,
+            tombstones,
             locked,
             refused,
         } = snapshot;
@@ -234,6 +235,7 @@ impl Node {
             locked,
             refused,
             restart_means,
+            tombstones: u32::try_from(tombstones).unwrap_or(u32::MAX),
             ..machine
         }
     }
@@ -243,6 +245,8 @@ impl Node {
 pub(crate) struct Snapshot {
     pub(crate) seen: proto::Version,
     pub(crate) holds: Vec<HoldId>,
+    /// Releases that the controller is not known to know.
+    pub(crate) tombstones: usize,
     pub(crate) locked: String,
     pub(crate) refused: Vec<v1::RefusedCgroup>,
 }

@@ -108,16 +108,18 @@ pub async fn run(
         now,
         told: direct.address,
     };
+    let diary = Diary::open(&state_dir).map_err(RunError::Threads)?;
     let agent = Agent::new(node.clone())
         .and_then(|agent| agent.guided_by(policy.clone(), listening))
         .map_err(RunError::Threads)?
-        .with_updates(updates);
+        .with_updates(updates)
+        .with_diary(diary.clone());
     let agent = Arc::new(agent);
     let parts = direct::Parts {
         node: node.clone(),
         agent: agent.clone(),
         policy,
-        diary: Diary::open(&state_dir).map_err(RunError::Threads)?,
+        diary,
         name: bundle.name.clone(),
     };
     let people = direct

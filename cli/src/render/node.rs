@@ -57,7 +57,7 @@ pub(crate) fn detail(detail: &NodeDetail, now: Time, width: u16) -> String {
     ]);
     page.push_str(&part(
         "holds on the node itself",
-        &super::hold::holds(holds, now, width),
+        &super::hold::holds(holds, &[], now, width),
         "none",
     ));
     match report {

@@ -154,6 +154,8 @@ impl From<v1::NodeReport> for Report {
             policy_version: _,
             direct_address: _,
             software,
+            local_entries: _,
+            tombstones: _,
         } = wire;
         Self {
             protocol,

@@ -117,6 +117,27 @@ impl Fleet {
         Some((facts.report()?, facts.reported_at_ms?))
     }
 
+    /// Where these holds do not hold, on one node or on all.
+    pub fn exemptions(&self, holds: &[proto::Hold], on: Option<proto::NodeId>) -> Vec<v1::Exemption> {
+        let state = self.lock();
+        let wanted = |exemption: &&crate::store::Exemption| {
+            on.is_none_or(|node| exemption.node == node) && holds.iter().any(|hold| hold.id == exemption.hold)
+        };
+        let tell = |exemption: &crate::store::Exemption| {
+            let member = state.roster.index(exemption.node);
+            let member = member.and_then(|index| state.roster.get(index));
+            v1::Exemption {
+                hold: exemption.hold.to_string(),
+                node: exemption.node.to_string(),
+                node_name: member.map(|member| member.name.to_string()).unwrap_or_default(),
+                person: exemption.person.to_string(),
+                role: v1::Role::from(exemption.role).into(),
+                at_ms: exemption.at_ms,
+            }
+        };
+        state.exempt.values().filter(wanted).map(tell).collect()
+    }
+
     /// A node in one line.
     pub fn describe(&self, record: &NodeRecord) -> v1::Node {
         let mut node = v1::Node {
@@ -174,6 +195,20 @@ impl Fleet {
         }
         if !witnessed.is_empty() {
             trouble.push(witnessed);
+        }
+        let standing = |exemption: &&crate::store::Exemption| {
+            exemption.node == record.id && state.holds.contains_key(&exemption.hold)
+        };
+        let mut exempt = state.exempt.values().filter(standing);
+        if let Some(first) = exempt.next() {
+            let more = match exempt.count() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            trouble.push(format!(
+                "released here alone: hold {} by {} ({}){more}",
+                first.hold, first.person, first.role
+            ));
         }
         node.trouble = trouble.join("; ");
         node

@@ -31,6 +31,7 @@ mod epochs;
 mod facts;
 mod frames;
 mod look;
+mod merge;
 mod order_view;
 mod plan;
 mod policies;
@@ -51,7 +52,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::{NodeIndex, NodeRef};
-use crate::store::{EPOCH_BLOCK, Note, Store, StoreError};
+use crate::store::{EPOCH_BLOCK, HoldRecord, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
 pub use approve::Agreed;
@@ -90,7 +91,11 @@ impl Default for FleetConfig {
 pub struct Fleet {
     store: Arc<dyn Store>,
     signer: Arc<trust::Signer>,
+    /// Whose short signatures are ours.
+    keys: trust::Keyring,
     config: FleetConfig,
+    /// What nodes tell is taken over one after the other.
+    merging: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
@@ -136,7 +141,26 @@ impl Fleet {
             state.enrol(&node);
         }
         for record in store.holds().await? {
-            state.holds.insert(record.hold.id, record.hold);
+            let HoldRecord {
+                hold,
+                signature,
+                imported_from,
+                ..
+            } = record;
+            // One of ours from before there were signatures gets its own now.
+            let ours = || signer.sign_short(trust::Kind::Hold, &proto::canonical::hold(&hold));
+            let word = signature.or_else(|| imported_from.is_none().then(ours));
+            state.hold(hold, word);
+        }
+        for exemption in store.exemptions().await? {
+            state.exempt.insert((exemption.hold, exemption.node), exemption);
+        }
+        state.diaries.extend(store.diaries().await?);
+        let mut keys = trust::Keyring::new();
+        if let Some(certificate) = signer.chain().first()
+            && let Err(error) = keys.add(certificate)
+        {
+            tracing::error!(%error, "what nodes bring back cannot be checked");
         }
         for (order, results) in store.open_orders().await? {
             state.enter(&Arc::new(order), true, &results);
@@ -153,6 +177,8 @@ impl Fleet {
             unwritten: Arc::new(Unwritten::new(store.clone())),
             store,
             signer,
+            keys,
+            merging: tokio::sync::Mutex::new(()),
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),

@@ -8,6 +8,7 @@ mod crash;
 
 mod exec;
 mod grpc;
+mod merge;
 mod orders;
 mod state;
 mod support;

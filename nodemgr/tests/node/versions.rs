@@ -67,6 +67,7 @@ fn a_hold_of_an_unknown_kind_is_refused_and_the_others_of_its_sync_stand() {
     let sync = v1::Sync {
         holds: vec![strange, good.clone().into()],
         released: Vec::new(),
+        ..v1::Sync::default()
     };
     let answer = obey(&node, lab.command(Action::Sync(sync)));
     assert_eq!(

@@ -31,6 +31,7 @@ mod recovery;
 mod results;
 mod rollouts;
 mod row;
+mod told;
 mod tx;
 
 use std::ops::Range;
@@ -106,6 +107,7 @@ macro_rules! write {
 
 // Here, below the macros that it uses.
 mod key_store;
+mod told_store;
 
 #[async_trait]
 impl Store for SqliteStore {
