@@ -1,6 +1,7 @@
 //! The commands: each takes its arguments, asks the controller, makes a view and hands it to `out`.
 
 mod audit;
+mod breakglass;
 mod direct;
 mod keys;
 mod kit;
@@ -91,6 +92,7 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
         Command::SignRestore { backup, out: file } => restore::sign(&backup, &file, &global, out),
+        Command::Breakglass(command) => breakglass::run(command, out),
         Command::Kit(KitCommand::Show) => kit::show(&global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -136,6 +138,7 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Login(_)
+        | Command::Breakglass(_)
         | Command::SignRestore { .. } => Ok(Exit::Done),
     }
 }
