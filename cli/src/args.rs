@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use proto::{InviteId, OrderId, PersonName, ProposalId, SiteName, SliceName};
 
 pub(crate) use direct::with_port;
-pub use direct::{DirectTarget, KitCommand, KitExport};
+pub use direct::{BreakglassCommand, DirectTarget, KitCommand, KitExport};
 pub use keys::{InviteArgs, LoginArgs, RemoveArgs, RevokeKeysArgs};
 pub(crate) use press::reason;
 pub use press::{
@@ -108,6 +108,9 @@ pub enum Command {
     Invite(InviteArgs),
     /// Who you are to the controller, and what you may do
     Whoami,
+    /// A long-lived certificate that is good at nodes alone, for the day on which the controller is gone
+    #[command(subcommand)]
+    Breakglass(BreakglassCommand),
     /// What to take along for the day on which the controller is gone
     #[command(subcommand)]
     Kit(KitCommand),

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod breakglass;
 mod direct;
 mod keys;
 mod kit;
@@ -93,6 +94,7 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
         Command::SignRestore { backup, out: file } => restore::sign(&backup, &file, &global, out),
+        Command::Breakglass(command) => breakglass::run(command, out),
         Command::Kit(KitCommand::Show) => kit::show(&global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -143,6 +145,7 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Login(_)
+        | Command::Breakglass(_)
         | Command::SignRestore { .. } => Ok(Exit::Done),
     }
 }

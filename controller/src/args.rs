@@ -176,6 +176,20 @@ pub(crate) enum Issue {
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
         days: Option<u16>,
     },
+    /// For a person, good at nodes alone and for long: for the day on which this controller is gone.
+    Breakglass {
+        /// Who.
+        name: PersonName,
+        /// Days until it ends.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=365), value_name = "N")]
+        days: u16,
+        /// Where the bundle goes; nothing may stand there.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// As `redbutton breakglass request` wrote it: the key stays with its holder. Otherwise it is made here.
+        #[arg(long, value_name = "FILE")]
+        request: Option<PathBuf>,
+    },
 }
 
 /// Programs for nodes.

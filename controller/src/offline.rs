@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use controller::admin::{
-    Added, AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
-    add_software, init as make, invite_person, issue_node, issue_person,
+    Added, AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueBreakglass, IssueNode,
+    IssuePerson, IssuedBundle, add_software, init as make, invite_person, issue_breakglass, issue_node,
+    issue_person,
 };
 use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
@@ -77,6 +78,24 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
                     out,
                     addresses: address,
                     life: life(days),
+                },
+                now,
+            )
+            .await
+        }
+        Issue::Breakglass {
+            name,
+            days,
+            out,
+            request,
+        } => {
+            issue_breakglass(
+                &IssueBreakglass {
+                    dir,
+                    name,
+                    out,
+                    life: Duration::days(days.into()),
+                    request,
                 },
                 now,
             )

@@ -12,6 +12,7 @@
 //! Existing files are never overwritten. Secrets leave only into files of mode 0600.
 
 mod addresses;
+mod breakglass;
 mod init;
 mod invite;
 mod issue;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use proto::PersonName;
 
 pub use addresses::{Addresses, AddressesError};
+pub use breakglass::{Breakglass, IssueBreakglass, certify_breakglass, issue_breakglass};
 pub use init::{Init, Initialised, init};
 pub use invite::{INVITE_LIFE, InvitePerson, InvitedPerson, invite_person};
 pub use issue::{IssueNode, IssuePerson, IssuedBundle, issue_node, issue_person};
@@ -72,6 +74,17 @@ pub enum AdminError {
     /// No address to put into bundles.
     #[error(transparent)]
     Addresses(#[from] AddressesError),
+    /// A key cannot be made.
+    #[error("there is no randomness")]
+    NoRandomness,
+    /// A file that should hold a certificate request.
+    #[error("{path}: {what}: `redbutton breakglass request` makes one", path = path.display())]
+    Request {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// There is something in the directory.
     #[error("{dir} is not empty: init makes a new controller and touches no other", dir = dir.display())]
     NotEmpty {
