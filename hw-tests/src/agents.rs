@@ -332,6 +332,23 @@ pub async fn enrol(
     Ok(bundles)
 }
 
+/// An agent for each bundle, in order, with all that can be done before it dials. `config` is asked by its place.
+///
+/// # Errors
+/// When a bundle is unusable.
+pub fn prepare(bundles: &[Bundle], config: impl Fn(usize) -> DialConfig) -> Result<Vec<(Agent, Dialer)>> {
+    let one = |(place, bundle): (usize, &Bundle)| {
+        let proto::Identity::Daemon(node, _) = bundle.identity()? else {
+            anyhow::bail!("not a daemon's bundle")
+        };
+        Ok((
+            Agent::new(node, &bundle.name),
+            Dialer::new(bundle, config(place))?,
+        ))
+    };
+    bundles.iter().enumerate().map(one).collect()
+}
+
 /// Agents that live until their end is cancelled.
 pub struct Crowd {
     /// One for each bundle, in order.
@@ -350,16 +367,18 @@ impl Crowd {
         config: DialConfig,
         end: &CancellationToken,
     ) -> Result<Self> {
+        let ready = prepare(bundles, |_| config)?;
+        Ok(Self::launch(ready, dials, end))
+    }
+
+    /// Starts agents that [`prepare`] made; at most `dials` of them dial for the first time at once.
+    #[must_use]
+    pub fn launch(ready: Vec<(Agent, Dialer)>, dials: usize, end: &CancellationToken) -> Self {
         let dials = Arc::new(Semaphore::new(dials));
         let attached = Arc::new(Semaphore::new(0));
-        let mut agents = Vec::new();
-        for bundle in bundles {
-            let proto::Identity::Daemon(node, _) = bundle.identity()? else {
-                anyhow::bail!("not a daemon's bundle")
-            };
-            let agent = Agent::new(node, &bundle.name);
+        let mut agents = Vec::with_capacity(ready.len());
+        for (agent, dialer) in ready {
             agents.push(agent.clone());
-            let dialer = Dialer::new(bundle, config)?;
             let (dials, attached, end) = (dials.clone(), attached.clone(), end.clone());
             drop(tokio::spawn(async move {
                 let waiting = Mutex::new(dials.acquire_owned().await.ok());
@@ -371,7 +390,7 @@ impl Crowd {
                 agent.live(dialer, end, on_attached).await;
             }));
         }
-        Ok(Self { agents, attached })
+        Self { agents, attached }
     }
 
     /// Waits until each has been attached once.

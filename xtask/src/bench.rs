@@ -17,13 +17,14 @@ const CAP: Duration = Duration::from_secs(10 * 60);
 
 /// A benchmark and the Debian packages of the peer that it measures against.
 const BENCHMARKS: &[(&str, &[&str])] = &[
+    ("attach", &[]),
     ("kill-local", &[]),
     ("kill-fleet", &["openssh-server", "openssh-client"]),
 ];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// kill-local or kill-fleet
+    /// attach, kill-local or kill-fleet
     name: String,
     /// Add a row with machine, commit and date to docs/benchmarks.md
     #[arg(long)]
