@@ -2,11 +2,12 @@
 //! connections are cut, what was heard is recorded, the database is closed.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::{Acceptor, ServeConfig};
+use link::{Acceptor, ServeConfig, Workers};
 use proto::Identity;
 use proto::bundle::SecretPem;
 use time::OffsetDateTime;
@@ -24,6 +25,10 @@ use crate::store::{SqliteStore, Store, StoreError};
 /// Held by whatever serves.
 type Alive = mpsc::Sender<()>;
 
+/// Nice values of the threads that make handshakes: presses, and what they wait for, go first (ADR 0017).
+const PEOPLE_NICE: i32 = 5;
+const DAEMONS_NICE: i32 = 10;
+
 /// For links and calls to end after the ports have closed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -39,6 +44,9 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    /// Others can change the state directory.
+    #[error("state directory")]
+    Place(#[from] trust::PlaceError),
     /// Certificate or key.
     #[error("{dir}: controller's certificate and key", dir = dir.display())]
     Tls {
@@ -54,6 +62,9 @@ pub enum ServeError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Threads for the handshakes.
+    #[error("no threads for handshakes")]
+    Threads(#[source] std::io::Error),
     /// A port.
     #[error(transparent)]
     Listen(#[from] link::ListenError),
@@ -90,6 +101,7 @@ fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
 /// When the state directory is not complete, the database cannot be used, or a port is taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
+    trust::own_directory(dir)?;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
     let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
     let tls = link::server_config(&ca, &certificate, &key).map_err(|source| ServeError::Tls {
@@ -103,8 +115,21 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let shared: Arc<dyn Store> = store.clone();
     let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
     let (routes, health) = services::routes(fleet.clone()).await?;
-    let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
-    let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;
+    // Two, so that a person who dials stands behind no daemon.
+    let workers = |name, threads, nice| Workers::start(name, threads, nice).map_err(ServeError::Threads);
+    let people = Acceptor::bind_on(
+        workers("people", 1, PEOPLE_NICE)?,
+        config.people.listen,
+        tls.clone(),
+        config.people.bounds(),
+    )?;
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let daemons = Acceptor::bind_on(
+        workers("daemons", threads, DAEMONS_NICE)?,
+        config.daemons.listen,
+        tls,
+        config.daemons.bounds(),
+    )?;
     let handle = Handle {
         people_addr: people.local_addr(),
         daemons_addr: daemons.local_addr(),

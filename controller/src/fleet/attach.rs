@@ -215,7 +215,7 @@ impl Fleet {
             boot_id: Some(checked.boot),
             report,
         };
-        self.hand_over(Item::Seen(Box::new(seen))).await;
+        self.saw(seen).await;
         // Only the registry holds the link from here on.
         let closed = Some(Box::pin(link.closed()) as Closed);
         Ok(Box::new(Attached {
@@ -395,7 +395,12 @@ impl Fleet {
             boot_id: None,
             report,
         };
-        self.hand_over(Item::Seen(Box::new(seen))).await;
+        self.saw(seen).await;
+    }
+
+    /// Notes where a node was seen. Waits when that is behind, which holds up this link alone.
+    async fn saw(&self, seen: NodeSeen) {
+        let _ = self.sightings.send(seen).await;
     }
 
     /// To the recorder. Waits when it is behind, which holds up this link alone; after the end nobody records.

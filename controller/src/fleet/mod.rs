@@ -45,7 +45,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::{NodeIndex, NodeRef};
-use crate::store::{EPOCH_BLOCK, Note, Store, StoreError};
+use crate::store::{EPOCH_BLOCK, NodeSeen, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
 pub use press::Pressed;
@@ -86,6 +86,7 @@ pub struct Fleet {
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
     items: mpsc::Sender<Item>,
+    sightings: mpsc::Sender<NodeSeen>,
     shutdown: CancellationToken,
 }
 
@@ -136,6 +137,7 @@ impl Fleet {
             "loaded"
         );
         let (items, queue) = mpsc::channel(recorder::QUEUE);
+        let (sightings, seen) = mpsc::channel(recorder::QUEUE);
         let fleet = Arc::new(Self {
             unwritten: Arc::new(Unwritten::new(store.clone())),
             store,
@@ -144,10 +146,12 @@ impl Fleet {
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
             items,
+            sightings,
             shutdown,
         });
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
+            tokio::spawn(recorder::note_sightings(fleet.clone(), seen)),
             tokio::spawn(recorder::retry(fleet.clone())),
         ];
         Ok((fleet, tasks))
