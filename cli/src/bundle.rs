@@ -1,14 +1,10 @@
 //! The bundle file on this machine: where it lies, and that nobody else can read it.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use proto::bundle::{Bundle, BundleError};
-
-/// Larger is no bundle: a few certificates and a key.
-const MAX_BYTES: u64 = 256 * 1024;
+use trust::PlaceError;
 
 /// Why the bundle cannot be used. Nothing here quotes the file: it holds a key.
 #[derive(Debug, thiserror::Error)]
@@ -26,11 +22,28 @@ pub(crate) enum BundleFileError {
     #[error("bundle {} is open to others (mode {mode:04o}): it holds your private key", path.display())]
     Open { path: PathBuf, mode: u32 },
     /// Not a bundle.
-    #[error("bundle {} is {bytes} bytes long, at most {MAX_BYTES} are allowed", path.display())]
-    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("bundle {} is longer than {} bytes", path.display(), Bundle::MAX_BYTES)]
+    TooLarge { path: PathBuf },
+    /// Whoever put it there can change whom we speak to.
+    #[error("bundle {} belongs to uid {uid}, not to you", path.display())]
+    Theirs { path: PathBuf, uid: u32 },
     /// Not a bundle.
     #[error("bundle {}", path.display())]
     Malformed { path: PathBuf, source: BundleError },
+}
+
+impl From<PlaceError> for BundleFileError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::Io { path, source } => Self::Read { path, source },
+            PlaceError::Kind { path, .. } => Self::NotAFile { path },
+            PlaceError::Owner { path, uid, .. } => Self::Theirs { path, uid },
+            PlaceError::Writable { path, mode } | PlaceError::Open { path, mode } => {
+                Self::Open { path, mode }
+            }
+            PlaceError::Large { path, .. } => Self::TooLarge { path },
+        }
+    }
 }
 
 impl BundleFileError {
@@ -45,6 +58,7 @@ impl BundleFileError {
             Self::Read { .. } => "make it readable for you alone, or pass --bundle PATH".to_owned(),
             Self::NotAFile { .. } | Self::TooLarge { .. } => "pass --bundle PATH".to_owned(),
             Self::Open { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::Theirs { .. } => "pass --bundle PATH with one of your own".to_owned(),
             Self::Malformed { .. } => {
                 "ask support for a new one (redbutton-controller issue person NAME)".to_owned()
             }
@@ -65,33 +79,7 @@ pub(crate) fn default_path(home: Option<&Path>) -> Result<PathBuf, BundleFileErr
 /// # Errors
 /// When it is missing, open to others, or no bundle.
 pub(crate) fn read(path: &Path) -> Result<Bundle, BundleFileError> {
-    let failed = |source| BundleFileError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    // The file that is open, not its path: nobody can change it between the look and the reading.
-    let facts = file.metadata().map_err(failed)?;
-    if !facts.is_file() {
-        return Err(BundleFileError::NotAFile {
-            path: path.to_owned(),
-        });
-    }
-    let mode = facts.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(BundleFileError::Open {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    if facts.len() > MAX_BYTES {
-        return Err(BundleFileError::TooLarge {
-            path: path.to_owned(),
-            bytes: facts.len(),
-        });
-    }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
+    let text = trust::read_private(path, Bundle::MAX_BYTES)?;
     Bundle::parse(&text).map_err(|source| BundleFileError::Malformed {
         path: path.to_owned(),
         source,
@@ -156,10 +144,7 @@ mod tests {
         let missing = read(&dir.path().join("absent")).expect_err("missing");
         assert!(missing.next().contains("ask support"), "{missing:?}");
         let (_dir, path) = written(0o600, &"x".repeat(300_000));
-        assert!(matches!(
-            read(&path),
-            Err(BundleFileError::TooLarge { bytes: 300_000, .. })
-        ));
+        assert!(matches!(read(&path), Err(BundleFileError::TooLarge { .. })));
     }
 
     #[test]

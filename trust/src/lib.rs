@@ -1,4 +1,4 @@
-//! Whom a certificate speaks for, and whose signature counts. No I/O, no clock.
+//! Whom a certificate speaks for, whose signature counts, and which places are our own. No clock; no I/O but `place`.
 //!
 //! ```text
 //! root ─▶ … ─▶ certificate ──identity_of──▶ who speaks           Spki: the key that they are known by
@@ -13,12 +13,14 @@
 //! signed. Freshness is the statement's own business: each carries a version, and readers refuse a lower one.
 
 mod certificate;
+mod place;
 mod roots;
 mod signer;
 mod spki;
 mod statement;
 
 pub use certificate::{CertificateError, identity_of};
+pub use place::{PlaceError, own_directory, read_private};
 pub use roots::{Roots, RootsError};
 pub use signer::{Keyring, SHORT_BYTES, Signer, SignerError};
 pub use spki::{Spki, SpkiError};

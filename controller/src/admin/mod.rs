@@ -62,6 +62,9 @@ pub enum AdminError {
     /// No address to put into bundles.
     #[error(transparent)]
     Addresses(#[from] AddressesError),
+    /// Others can change the place.
+    #[error(transparent)]
+    Place(#[from] trust::PlaceError),
     /// There is something in the directory.
     #[error("{dir} is not empty: init makes a new controller and touches no other", dir = dir.display())]
     NotEmpty {
