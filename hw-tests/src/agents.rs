@@ -43,6 +43,7 @@ struct State {
     commands: AtomicU64,
     attached: AtomicBool,
     failures: AtomicU64,
+    last_failure: Mutex<String>,
     reboot: Notify,
 }
 
@@ -59,6 +60,7 @@ impl Agent {
             commands: AtomicU64::new(0),
             attached: AtomicBool::new(false),
             failures: AtomicU64::new(0),
+            last_failure: Mutex::default(),
             reboot: Notify::new(),
         }))
     }
@@ -91,6 +93,12 @@ impl Agent {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.0.failures.load(Ordering::Relaxed)
+    }
+
+    /// What the last of them said; empty when there was none.
+    #[must_use]
+    pub fn last_failure(&self) -> String {
+        held(&self.0.last_failure).clone()
     }
 
     /// Whether its link is up, as it sees it.
@@ -202,8 +210,9 @@ impl Agent {
                 self.0.attached.store(attached, Ordering::Relaxed);
                 match state {
                     LinkState::Attached { .. } => on_attached(),
-                    LinkState::BackingOff { .. } => {
+                    LinkState::BackingOff { error, .. } => {
                         self.0.failures.fetch_add(1, Ordering::Relaxed);
+                        *held(&self.0.last_failure) = error;
                     }
                     LinkState::Connecting { .. } => {}
                 }

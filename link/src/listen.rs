@@ -43,7 +43,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 /// At most one warning in this time, however often `accept` fails.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// A turn is over after this when others wait for one: time enough to answer from anywhere on earth.
+/// A turn may be over after this, where it is wanted: time enough to answer from anywhere on earth.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -379,10 +379,9 @@ impl Handshake {
         address: SocketAddr,
         ready: mpsc::Sender<Accepted>,
     ) {
-        let Some(accepted) = self.shake(&turn, &tls, stream, address).await else {
-            return;
-        };
-        turn.authenticated();
+        let accepted = self.shake(&turn, &tls, stream, address).await;
+        turn.ended(accepted.is_some());
+        let Some(accepted) = accepted else { return };
         // From here on it no longer takes a stranger's place; its turn lasts until somebody takes it over.
         let stop = self.shared.stop.clone();
         drop(self);
@@ -394,7 +393,7 @@ impl Handshake {
     /// Whether the peer has had its time.
     fn is_over(&self, turn: &Turn, since: Instant) -> bool {
         let taken = since.elapsed();
-        taken >= self.shared.config.handshake_deadline || taken >= PATIENCE && turn.others_wait()
+        taken >= self.shared.config.handshake_deadline || taken >= PATIENCE && turn.is_wanted()
     }
 
     async fn shake(

@@ -8,10 +8,12 @@
 //! - One source takes no more than its share, so that a flood from one address waits behind itself.
 //! - Sources from which somebody has authenticated before have a lane of their own: whatever strangers do, people and
 //!   nodes that were here before stand behind each other only. After a restart nobody is known, and all are equal.
-//! - A turn is for peers that answer. While others wait, `listen.rs` ends one that does not (`others_wait`).
+//! - A turn is for peers that answer. While others wait and most turns come to nothing, one that has not answered for a
+//!   while is ended before its deadline (`is_wanted`): against those who say hello and no more. When most come to
+//!   something, slow ones are honest, and their work would only be made twice.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,10 +23,16 @@ use crate::handshakes::Source;
 /// Sources that are remembered: twice this many at most, the older half goes.
 const REMEMBERED: usize = 32_768;
 
+/// Share of turns that came to something lately, out of so many.
+const ALL: u32 = 1 << 16;
+/// Turns that "lately" spans.
+const LATELY: u32 = 64;
+
 #[derive(Debug)]
 struct Lane {
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
+    worth: AtomicU32,
 }
 
 impl Lane {
@@ -32,7 +40,18 @@ impl Lane {
         Self {
             permits: Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
+            worth: AtomicU32::new(ALL),
         }
+    }
+
+    fn ended(&self, well: bool) {
+        let step = |worth: u32| {
+            let goal = if well { ALL } else { 0 };
+            Some(worth - worth / LATELY + goal / LATELY)
+        };
+        let _ = self
+            .worth
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
     }
 }
 
@@ -170,19 +189,24 @@ impl Turns {
 }
 
 impl Turn {
-    /// Whether somebody waits for a turn like this one.
-    pub(crate) fn others_wait(&self) -> bool {
-        let lane = if self.is_known {
+    fn lane(&self) -> &Lane {
+        if self.is_known {
             &self.shared.friends
         } else {
             &self.shared.strangers
-        };
-        lane.waiting.load(Ordering::Relaxed) > 0
+        }
     }
 
-    /// Somebody has authenticated from there.
-    pub(crate) fn authenticated(&self) {
-        if !self.is_known {
+    /// Whether somebody waits for a turn like this one while most come to nothing.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let lane = self.lane();
+        lane.waiting.load(Ordering::Relaxed) > 0 && lane.worth.load(Ordering::Relaxed) < ALL / 2
+    }
+
+    /// Somebody has authenticated from there, or has not.
+    pub(crate) fn ended(&self, authenticated: bool) {
+        self.lane().ended(authenticated);
+        if authenticated && !self.is_known {
             held(&self.shared.known).add(self.source);
         }
     }
@@ -219,17 +243,34 @@ mod tests {
     #[test]
     fn strangers_do_not_stand_before_those_who_were_here() {
         let turns = Turns::new(8);
-        now(&turns, 100).expect("free").authenticated();
+        now(&turns, 100).expect("free").ended(true);
         let strangers: Vec<Turn> = (0..8).filter_map(|n| now(&turns, n)).collect();
         assert_eq!(strangers.len(), 8);
-        assert!(!strangers[0].others_wait());
+        let waits = || turns.0.strangers.waiting.load(Ordering::Relaxed);
+        assert_eq!(waits(), 0);
         let mut ninth = Box::pin(turns.turn(source(9)));
         assert!(ninth.as_mut().now_or_never().is_none());
-        assert!(strangers[0].others_wait());
-        let known = now(&turns, 100).expect("a lane of its own");
-        assert!(!known.others_wait());
+        assert_eq!(waits(), 1);
+        assert!(now(&turns, 100).is_some(), "a lane of its own");
         drop(ninth);
-        assert!(!strangers[0].others_wait(), "who gives up does not wait");
+        assert_eq!(waits(), 0, "who gives up does not wait");
+    }
+
+    #[test]
+    fn a_turn_is_wanted_when_others_wait_and_most_come_to_nothing() {
+        let turns = Turns::new(1);
+        let turn = now(&turns, 1).expect("free");
+        for _ in 0..1_000 {
+            turn.ended(false);
+        }
+        assert!(!turn.is_wanted(), "nobody waits");
+        let mut second = Box::pin(turns.turn(source(2)));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(turn.is_wanted());
+        for _ in 0..100 {
+            turn.ended(true);
+        }
+        assert!(!turn.is_wanted(), "most come to something");
     }
 
     #[test]

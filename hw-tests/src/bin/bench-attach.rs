@@ -210,6 +210,7 @@ fn crowd(path: &str) -> Result<()> {
     let crowd = Crowd::launch(ready, bundles.len(), &end);
     let came = come_up(&crowd, begun)?;
     println!("{}", serde_json::to_string(&came)?);
+    complain(&crowd);
     // Attached until the other side has seen enough.
     let _ = std::io::stdin().read_line(&mut line);
     Ok(())
@@ -222,6 +223,22 @@ fn config_of(number: usize) -> DialConfig {
     DialConfig {
         source: Some(IpAddr::V4(source)),
         ..DialConfig::default()
+    }
+}
+
+/// Says to standard error why dials failed, by kind.
+fn complain(crowd: &Crowd) {
+    let mut kinds = std::collections::BTreeMap::<String, usize>::new();
+    for agent in &crowd.agents {
+        let text = agent.last_failure();
+        // Addresses differ from agent to agent.
+        let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if !kind.is_empty() {
+            *kinds.entry(kind).or_default() += 1;
+        }
+    }
+    for (kind, agents) in kinds {
+        eprintln!("{agents} agents failed before: {kind}");
     }
 }
 
