@@ -5,5 +5,6 @@ mod common;
 
 mod calls;
 mod flood;
+mod odd_names;
 mod redial;
 mod trust;
