@@ -1,10 +1,15 @@
 //! The commands: each takes its arguments, asks the controller, makes a view and hands it to `out`.
 
 mod audit;
+mod direct;
+mod keys;
+mod kit;
+mod login;
 mod node;
 mod order;
 mod people;
 mod press;
+mod restore;
 mod shell;
 mod site;
 mod slice;
@@ -14,12 +19,15 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use proto::bundle::Bundle;
+use proto::Identity;
 use tokio::time::Instant;
 
-use crate::args::{AuditCommand, Cli, Command, Global};
-use crate::bundle;
+pub(crate) use kit::KitView;
+
+use crate::args::{AuditCommand, Cli, Command, Global, KitCommand};
+use crate::bundle::{self, BundleFileError};
 use crate::client::{Client, Dialer};
+use crate::credentials::Credentials;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -82,6 +90,8 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Completions { shell } => shell::completions(shell).map(|()| Exit::Done),
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
+        Command::SignRestore { backup, out: file } => restore::sign(&backup, &file, &global, out),
+        Command::Kit(KitCommand::Show) => kit::show(&global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -90,10 +100,25 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
                     what: "starting".to_owned(),
                     source,
                 })?;
-            let context = Context::new(global, out)?;
-            runtime.block_on(Box::pin(online(command, &context)))
+            runtime.block_on(Box::pin(connected(command, global, out)))
         }
     }
+}
+
+async fn connected(command: Command, global: Global, out: Out) -> Result<Exit, Failure> {
+    if let Command::Login(args) = command {
+        let exit = login::login(args, &global, out).await?;
+        kit::after_login(&global, out).await;
+        return Ok(exit);
+    }
+    let context = Context::new(global, out)?;
+    if context.global.direct.is_some() {
+        direct::announce(&context).await?;
+    }
+    let done = Box::pin(online(command, &context)).await;
+    // At the end: a press waits for nothing.
+    context.dialer.renew_by_the_way().await;
+    done
 }
 
 async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
@@ -102,12 +127,25 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Slice(command) => slice::run(command, context).await,
         Command::Node(command) => node::run(command, context).await,
         Command::Order(command) => order::run(command, context).await,
+        Command::Invite(args) => keys::invite(args, context).await,
+        Command::Kit(command) => kit::run(command, context).await,
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
-        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Login(_)
+        | Command::SignRestore { .. } => Ok(Exit::Done),
     }
+}
+
+/// Where the bundle lies.
+fn bundle_path(global: &Global) -> Result<PathBuf, Failure> {
+    Ok(match &global.bundle {
+        Some(path) => path.clone(),
+        None => bundle::default_path(std::env::var_os("HOME").map(PathBuf::from).as_deref())?,
+    })
 }
 
 /// What every command that talks to the controller has.
@@ -119,12 +157,22 @@ struct Context {
 
 impl Context {
     fn new(global: Global, out: Out) -> Result<Self, Failure> {
-        let path = match &global.bundle {
-            Some(path) => path.clone(),
-            None => bundle::default_path(std::env::var_os("HOME").map(PathBuf::from).as_deref())?,
+        let path = bundle_path(&global)?;
+        let bundle = bundle::read(&path)?;
+        if matches!(bundle.identity(), Ok(Identity::Invite(_))) {
+            return Err(BundleFileError::Invite { path }.into());
+        }
+        let own = Credentials::new(bundle)?;
+        direct::check_reach(&own, global.direct.is_some())?;
+        let dialer = match &global.direct {
+            Some(target) => direct::dialer(target, own, &global)?,
+            None => Dialer::new(
+                own,
+                Some(path),
+                global.controller.clone(),
+                global.server_name.clone(),
+            )?,
         };
-        let bundle: Bundle = bundle::read(&path)?;
-        let dialer = Dialer::new(&bundle, global.controller.clone(), global.server_name.clone())?;
         Ok(Self { global, dialer, out })
     }
 

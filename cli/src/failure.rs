@@ -7,9 +7,12 @@ use std::io;
 use serde::Serialize;
 use tonic::{Code, Status};
 
+use crate::agent::AgentError;
 use crate::bundle::BundleFileError;
 use crate::client::{ConnectError, Trouble};
+use crate::credentials::CredentialsError;
 use crate::exit::Exit;
+use crate::kit::KitError;
 use crate::text;
 
 /// The header in which the controller puts its stable machine code.
@@ -24,6 +27,15 @@ pub(crate) enum Failure {
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] BundleFileError),
+    /// What is in it cannot be used, or the agent that has its key.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The kit cannot be used.
+    #[error(transparent)]
+    Kit(#[from] KitError),
+    /// The ssh-agent does not do what it should.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// No controller could be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -61,7 +73,7 @@ fn told(status: &Status) -> String {
         Code::Unauthenticated => {
             format!("refused: the controller does not accept this certificate: {message}")
         }
-        Code::Unimplemented => format!("this controller cannot do that: {message}"),
+        Code::Unimplemented => format!("it cannot be done there: {message}"),
         _ => message.to_owned(),
     }
 }
@@ -70,7 +82,11 @@ impl Failure {
     /// What the process ends with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Failure::Usage(_) | Failure::Bundle(_) => Exit::Usage,
+            Failure::Usage(_)
+            | Failure::Bundle(_)
+            | Failure::Credentials(_)
+            | Failure::Agent(_)
+            | Failure::Kit(_) => Exit::Usage,
             Failure::Status { status } => match status.code() {
                 Code::PermissionDenied | Code::FailedPrecondition | Code::Unauthenticated => Exit::Refused,
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
@@ -84,7 +100,9 @@ impl Failure {
     pub(crate) fn code(&self) -> String {
         match self {
             Failure::Usage(_) => "usage".to_owned(),
-            Failure::Bundle(_) => "bundle".to_owned(),
+            Failure::Bundle(_) | Failure::Credentials(CredentialsError::Part(_)) => "bundle".to_owned(),
+            Failure::Agent(_) | Failure::Credentials(CredentialsError::Agent(_)) => "ssh-agent".to_owned(),
+            Failure::Kit(_) => "kit".to_owned(),
             Failure::Connect(error) => error.code().to_owned(),
             Failure::Status { status } => machine_code(status),
             Failure::Broken { trouble, .. } => trouble.code().to_owned(),
@@ -115,6 +133,13 @@ impl Failure {
         match self {
             Failure::Usage(_) => Some("redbutton --help".to_owned()),
             Failure::Bundle(error) => Some(error.next()),
+            Failure::Credentials(CredentialsError::Part(_)) => Some(
+                "ask support for an invite (redbutton invite NAME), then redbutton login FILE".to_owned(),
+            ),
+            Failure::Agent(_) | Failure::Credentials(CredentialsError::Agent(_)) => {
+                Some("ssh-add -l shows what the agent has; SSH_AUTH_SOCK names the agent".to_owned())
+            }
+            Failure::Kit(error) => Some(error.next()),
             Failure::Connect(error) => Some(error.next()),
             Failure::Broken { trouble, .. } => Some(trouble.next()),
             Failure::FateUnknown { key, .. } => Some(format!(
@@ -122,9 +147,7 @@ impl Failure {
             )),
             Failure::Status { status } => match status.code() {
                 Code::PermissionDenied => Some("redbutton whoami shows what you may do".to_owned()),
-                Code::Unauthenticated => {
-                    Some("ask support for a new bundle (redbutton-controller issue person NAME)".to_owned())
-                }
+                Code::Unauthenticated => Some("ask support for an invite (redbutton invite NAME)".to_owned()),
                 Code::NotFound => Some("redbutton slice ls, node ls, order ls show what there is".to_owned()),
                 Code::Unavailable | Code::ResourceExhausted | Code::Aborted => Some("try again".to_owned()),
                 _ => None,

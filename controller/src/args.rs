@@ -50,13 +50,54 @@ impl Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a new controller: CA, database, bundles of the first two support people.
+    /// Make a new controller: CA, database, invites of the first two support people.
     Init(InitArgs),
+    /// Make an invite for a person who exists; also while the controller serves. `redbutton invite` needs no root.
+    Invite(InviteArgs),
     /// Make a bundle for a person or a node; also while the controller serves.
     #[command(subcommand)]
     Issue(Issue),
     /// Serve people and nodes.
     Serve(ServeArgs),
+    /// Copy the database; also while the controller serves.
+    Backup {
+        /// The copy; nothing may stand there.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// Also copy keys and certificates, to a file of their own: keep it in another place.
+        #[arg(long, value_name = "FILE")]
+        secrets: Option<PathBuf>,
+    },
+    /// Put a copy in the place of the database; a new incarnation begins. Needs two support people.
+    Restore(RestoreArgs),
+}
+
+/// A restore.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// As `backup` wrote it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "in_place",
+        conflicts_with = "in_place"
+    )]
+    pub(crate) from: Option<PathBuf>,
+    /// The database that is in place: an earlier copy that somebody put there by hand.
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// Keys and certificates that are missing, as `backup --secrets` wrote them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// As `redbutton sign-restore` wrote it; twice, by two support people.
+    #[arg(long = "approval", value_name = "FILE", conflicts_with = "alone")]
+    pub(crate) approvals: Vec<PathBuf>,
+    /// Without a second person, because only one is left. It stands so in the audit.
+    #[arg(long, requires = "reason")]
+    pub(crate) alone: bool,
+    /// Why alone.
+    #[arg(long, value_name = "TEXT", requires = "alone")]
+    pub(crate) reason: Option<String>,
 }
 
 /// A new controller.
@@ -74,6 +115,28 @@ pub(crate) struct InitArgs {
     /// Where daemons dial, HOST:PORT, instead of every name with port 7444; again for each.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) daemons: Vec<String>,
+    /// Leave ready bundles with long-lived certificates instead of invites: for tests and trials.
+    #[arg(long)]
+    pub(crate) bundles: bool,
+}
+
+/// An invite.
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    /// Who; they exist, and get one more key.
+    pub(crate) name: PersonName,
+    /// Where the invite goes; nothing may stand there.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Where to dial, HOST:PORT, instead of what init recorded; again for each.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Vec<String>,
+    /// Days until it ends.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=30), value_name = "N")]
+    pub(crate) days: Option<u16>,
+    /// Its use revokes their older keys.
+    #[arg(long)]
+    pub(crate) rekey: bool,
 }
 
 /// A bundle.

@@ -9,6 +9,7 @@ use proto::{DAEMON_PORT, PEOPLE_PORT};
 use serde::{Deserialize, Deserializer};
 
 use crate::fleet::FleetConfig;
+use crate::services::door::DoorConfig;
 
 /// Where the controller finds its things and what it listens on.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub daemons: Listener,
     /// Links to nodes.
     pub nodes: Nodes,
+    /// People's certificates.
+    pub keys: Keys,
     /// What is logged.
     pub log: Log,
 }
@@ -73,6 +76,35 @@ pub struct Nodes {
     pub keepalive_timeout_ms: u64,
 }
 
+/// People's certificates.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// How long they are good, minutes. The command line renews them from half time on.
+    pub person_certificate_minutes: u64,
+    /// How long after its end a certificate of an enrolled key may still be renewed, days.
+    pub renew_grace_days: u64,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            person_certificate_minutes: 24 * 60,
+            renew_grace_days: 30,
+        }
+    }
+}
+
+impl Keys {
+    pub(crate) const fn door(&self, controllers: Vec<String>) -> DoorConfig {
+        DoorConfig {
+            controllers,
+            life: Duration::from_secs(self.person_certificate_minutes * 60),
+            grace: Duration::from_secs(self.renew_grace_days * 86_400),
+        }
+    }
+}
+
 /// What is logged, to standard error.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -90,6 +122,7 @@ impl Default for Config {
             people: Listener::people(),
             daemons: Listener::daemons(),
             nodes: Nodes::default(),
+            keys: Keys::default(),
             log: Log::default(),
         }
     }
@@ -284,6 +317,18 @@ impl Config {
                 keepalive_timeout_ms,
                 100..=600_000,
                 "100 to 600,000",
+            ),
+            (
+                "keys.person_certificate_minutes",
+                config.keys.person_certificate_minutes,
+                1..=527_040,
+                "1 to 527,040 (a year)",
+            ),
+            (
+                "keys.renew_grace_days",
+                config.keys.renew_grace_days,
+                0..=3_650,
+                "0 to 3,650",
             ),
             (
                 "people.max_handshakes",

@@ -74,6 +74,9 @@ impl From<StoreError> for Error {
         match error {
             StoreError::NotFound { .. } => Error::NotFound(error.to_string()),
             StoreError::Exists { .. } => Error::Exists(error.to_string()),
+            StoreError::Unusable { .. } => Error::Refused {
+                rule: error.to_string(),
+            },
             StoreError::Invalid { .. } => Error::Malformed(error.to_string()),
             StoreError::Full { .. } | StoreError::Busy { .. } => Error::NotDurable(error.to_string()),
             other => Error::Store(other),

@@ -9,6 +9,7 @@
 //! - [`serve`]: both ports, until a token is cancelled. [`Config`] says where.
 //! - [`orders`]: what a wish becomes and what became of it; pure.
 //! - [`fleet`]: the nodes, and the orders on their way to them.
+//! - [`policy`]: what nodes decide by when we are gone; pure.
 //! - `services`: what people call.
 //! - [`store`]: what is never forgotten. [`admin`], [`pki`]: `init` and `issue`, without a running controller.
 
@@ -20,6 +21,8 @@ pub mod fleet;
 mod harden;
 pub mod orders;
 pub mod pki;
+pub mod policy;
+pub mod recovery;
 mod serve;
 mod services;
 pub mod store;

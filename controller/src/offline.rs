@@ -1,14 +1,15 @@
-//! `init` and `issue`: from arguments to wishes.
+//! `init`, `invite`, `issue`, `backup`, `restore`: from arguments to wishes.
 
 use std::path::PathBuf;
 
 use controller::admin::{
-    AdminError, Init, Initialised, IssueNode, IssuePerson, IssuedBundle, init as make, issue_node,
-    issue_person,
+    AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
+    init as make, invite_person, issue_node, issue_person,
 };
+use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, Issue};
+use crate::args::{InitArgs, InviteArgs, Issue, RestoreArgs};
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {
@@ -16,6 +17,7 @@ pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, Ad
         support,
         people,
         daemons,
+        bundles,
     } = args;
     make(
         &Init {
@@ -24,6 +26,29 @@ pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, Ad
             support,
             people,
             daemons,
+            bundles,
+        },
+        OffsetDateTime::now_utc(),
+    )
+    .await
+}
+
+pub(crate) async fn invite(args: InviteArgs, dir: PathBuf) -> Result<InvitedPerson, AdminError> {
+    let InviteArgs {
+        name,
+        out,
+        address,
+        days,
+        rekey,
+    } = args;
+    invite_person(
+        &InvitePerson {
+            dir,
+            name,
+            out,
+            addresses: address,
+            life: days.map(|days| Duration::days(days.into())),
+            rekey,
         },
         OffsetDateTime::now_utc(),
     )
@@ -73,4 +98,31 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
             .await
         }
     }
+}
+
+pub(crate) async fn backup(
+    out: PathBuf,
+    secrets: Option<PathBuf>,
+    dir: PathBuf,
+) -> Result<BackedUp, RecoveryError> {
+    recovery::backup(&Backup { dir, out, secrets }, OffsetDateTime::now_utc()).await
+}
+
+pub(crate) async fn restore(args: RestoreArgs, dir: PathBuf) -> Result<Restored, RecoveryError> {
+    let RestoreArgs {
+        from,
+        in_place: _,
+        secrets,
+        approvals,
+        alone: _,
+        reason,
+    } = args;
+    let wish = Restore {
+        dir,
+        source: from.map_or(Source::InPlace, Source::Backup),
+        secrets,
+        approvals,
+        alone: reason,
+    };
+    recovery::restore(&wish, OffsetDateTime::now_utc()).await
 }

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::{Acceptor, ServeConfig, Workers};
-use proto::Identity;
 use proto::bundle::SecretPem;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use crate::Config;
-use crate::admin::files;
-use crate::fleet::Fleet;
-use crate::pki::{SignerFileError, load_signer};
-use crate::services;
+use crate::admin::{Addresses, AddressesError, files};
+use crate::fleet::{Fleet, now_ms};
+use crate::pki::{Ca, PkiError, SignerFileError, load_signer};
+use crate::recovery::{Lock, RecoveryError, finish_restore};
+use crate::services::door::{Door, Reach};
+use crate::services::{self, PeopleRoutes};
 use crate::store::{SqliteStore, Store, StoreError};
 
 /// Held by whatever serves.
@@ -59,6 +59,9 @@ pub enum ServeError {
     /// The key that makes statements.
     #[error("the controller's signer")]
     Signer(#[from] SignerFileError),
+    /// Another controller serves from it, or a restore could not be finished.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,6 +71,12 @@ pub enum ServeError {
     /// A port.
     #[error(transparent)]
     Listen(#[from] link::ListenError),
+    /// Where people are told to dial.
+    #[error(transparent)]
+    Addresses(#[from] AddressesError),
+    /// The CA's key.
+    #[error(transparent)]
+    Ca(#[from] PkiError),
     /// The descriptors of the services.
     #[error("gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -102,25 +111,37 @@ fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
     trust::own_directory(dir)?;
+    let lock = Lock::take(dir)?;
+    finish_restore(dir, &lock)?;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
     let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
-    let tls = link::server_config(&ca, &certificate, &key).map_err(|source| ServeError::Tls {
+    let of_tls = |source| ServeError::Tls {
         dir: dir.clone(),
         source,
-    })?;
+    };
+    let tls = link::server_config(&ca, &certificate, &key).map_err(of_tls)?;
+    // Ended certificates are let in and may be renewed; `Reach` says so.
+    let shown = link::Door::new(&ca, &certificate, &key).map_err(of_tls)?;
+    shown.let_ended_in();
+    let for_people = shown.config().map_err(of_tls)?;
     let signer = Arc::new(load_signer(dir, OffsetDateTime::now_utc())?);
     let store = Arc::new(SqliteStore::open(&dir.join(files::DATABASE)).await?);
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
     let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
-    let (routes, health) = services::routes(fleet.clone()).await?;
+    fleet.policies().trust(ca.clone());
+    let ca = Ca::load(ca, &SecretPem::new(read(dir, files::CA_KEY)?))?;
+    let controllers = Addresses::load(dir)?.people;
+    let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
+    let (routes, health) = services::routes(fleet.clone(), door.clone()).await?;
+    let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
     // Two, so that a person who dials stands behind no daemon.
     let workers = |name, threads, nice| Workers::start(name, threads, nice).map_err(ServeError::Threads);
     let people = Acceptor::bind_on(
         workers("people", 1, PEOPLE_NICE)?,
         config.people.listen,
-        tls.clone(),
+        for_people,
         config.people.bounds(),
     )?;
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -148,13 +169,16 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     drop(tokio::spawn(attend_people(
         people,
         routes,
+        door,
         alive,
         shutdown.clone(),
         cut.clone(),
     )));
     let finished = handle.finished.clone().drop_guard();
     drop(tokio::spawn(async move {
+        // In this order at the end: the directory is free once we say that we have finished.
         let _finished = finished;
+        let _lock = lock;
         shutdown.cancelled().await;
         health
             .set_service_status("", tonic_health::ServingStatus::NotServing)
@@ -164,7 +188,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
             tracing::warn!("some connections did not end in time");
         }
         recording.cancel();
-        for task in fleet_tasks {
+        for task in fleet_tasks.into_iter().chain([keeping_record]) {
             if tokio::time::timeout(GRACE, task).await.is_err() {
                 tracing::warn!("what was heard last may not be recorded; nodes say it again");
             }
@@ -201,22 +225,34 @@ async fn attend_daemons(
 
 async fn attend_people(
     mut acceptor: Acceptor,
-    routes: Routes,
+    routes: PeopleRoutes,
+    door: Arc<Door>,
     alive: Alive,
     shutdown: CancellationToken,
     cut: CancellationToken,
 ) {
     while let Some(Some(accepted)) = shutdown.run_until_cancelled(acceptor.accept()).await {
-        if !matches!(accepted.peer().identity, Identity::Person(_)) {
-            tracing::warn!(peer = %accepted.peer().identity, address = %accepted.peer().address, "not a person");
-            continue;
-        }
-        let (routes, cut, alive) = (routes.clone(), cut.clone(), alive.clone());
+        let peer = accepted.peer().clone();
+        let routes = match Reach::of(&peer) {
+            Some(Reach::Everything) => routes.everything.clone(),
+            Some(Reach::Enrol) => routes.enrol.clone(),
+            None => {
+                tracing::warn!(peer = %peer.identity, address = %peer.address, "not a person");
+                continue;
+            }
+        };
+        let (entered, alive) = (door.enter(&peer, &cut, now_ms()), alive.clone());
         drop(tokio::spawn(async move {
-            let peer = accepted.peer().clone();
-            if let Err(error) = link::serve_accepted(accepted, routes, ServeConfig::default(), cut).await {
+            let serving =
+                link::serve_accepted(accepted, routes, ServeConfig::default(), entered.token.clone());
+            let ended = tokio::select! {
+                ended = serving => ended,
+                () = entered.certificate_ends(&peer) => Err(link::ServeError::Cut),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(peer = %peer.identity, address = %peer.address, %error, "connection ended");
             }
+            drop(entered);
             drop(alive);
         }));
     }

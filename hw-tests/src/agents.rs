@@ -182,6 +182,7 @@ impl Agent {
                 v1::Outcome::Accepted
             }
             Some(Action::Halt(_)) => v1::Outcome::Accepted,
+            Some(Action::Policy(_)) => v1::Outcome::AlreadyDead,
             None => v1::Outcome::Failed,
         };
         answer.outcome = outcome.into();

@@ -119,6 +119,7 @@ impl Fleet {
         let (people, daemons) = (fleet.people(), fleet.daemons());
         fleet.admin(&[
             "init",
+            "--bundles",
             "--state",
             &fleet.state().display().to_string(),
             "--name",

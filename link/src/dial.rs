@@ -16,7 +16,7 @@ mod target;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::bundle::Bundle;
@@ -35,7 +35,7 @@ use target::Target;
 
 use crate::attach::chain;
 use crate::serve::{self, FirstCall};
-use crate::{Backoff, Peer, ServeConfig, socket, tls};
+use crate::{Backoff, Peer, ServeConfig, TimeFloor, socket, tls};
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 8;
@@ -102,9 +102,63 @@ pub enum LinkState {
 /// Dials the controllers of a bundle, over and over.
 #[derive(Debug)]
 pub struct Dialer {
+    credentials: Credentials,
+    config: DialConfig,
+}
+
+#[derive(Debug)]
+struct Current {
     tls: Arc<ClientConfig>,
     targets: Vec<Target>,
-    config: DialConfig,
+}
+
+/// What a dialler dials with; for whoever renews it. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    current: Arc<RwLock<Arc<Current>>>,
+    floor: Option<Arc<TimeFloor>>,
+}
+
+impl Credentials {
+    fn new(bundle: &Bundle, floor: Option<Arc<TimeFloor>>) -> Result<Self, DialError> {
+        let current = Arc::new(Current::of(bundle, floor.clone())?);
+        Ok(Self {
+            current: Arc::new(RwLock::new(current)),
+            floor,
+        })
+    }
+
+    /// Dials with this bundle from the next dial on; the link that stands stays.
+    ///
+    /// # Errors
+    /// When it is unusable; then nothing changes.
+    pub fn replace(&self, bundle: &Bundle) -> Result<(), DialError> {
+        let new = Arc::new(Current::of(bundle, self.floor.clone())?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    fn get(&self) -> Arc<Current> {
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Current {
+    fn of(bundle: &Bundle, floor: Option<Arc<TimeFloor>>) -> Result<Self, DialError> {
+        let tls = tls::client_config_by(bundle, floor)?;
+        let targets: Vec<_> = bundle
+            .controllers
+            .iter()
+            .map(|text| Target::parse(text))
+            .collect::<Result<_, _>>()?;
+        if targets.is_empty() {
+            return Err(DialError::NoController);
+        }
+        Ok(Self { tls, targets })
+    }
 }
 
 /// How one dial ended.
@@ -129,16 +183,27 @@ impl Dialer {
     /// # Errors
     /// When the bundle's certificate, key, CA or an address is unusable.
     pub fn new(bundle: &Bundle, config: DialConfig) -> Result<Self, DialError> {
-        let tls = tls::client_config(bundle)?;
-        let targets: Vec<_> = bundle
-            .controllers
-            .iter()
-            .map(|text| Target::parse(text))
-            .collect::<Result<_, _>>()?;
-        if targets.is_empty() {
-            return Err(DialError::NoController);
-        }
-        Ok(Self { tls, targets, config })
+        Ok(Self {
+            credentials: Credentials::new(bundle, None)?,
+            config,
+        })
+    }
+
+    /// The same on a machine whose clock may be wrong: [`TimeFloor`] says what that costs.
+    ///
+    /// # Errors
+    /// As [`Dialer::new`].
+    pub fn with_floor(bundle: &Bundle, config: DialConfig, floor: Arc<TimeFloor>) -> Result<Self, DialError> {
+        Ok(Self {
+            credentials: Credentials::new(bundle, Some(floor))?,
+            config,
+        })
+    }
+
+    /// For renewing what it dials with.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        self.credentials.clone()
     }
 
     /// Keeps a link to one of the controllers and serves `routes` on it, until `shutdown` is cancelled; that cuts
@@ -160,7 +225,7 @@ impl Dialer {
         let mut failures = 0_u32;
         loop {
             let mut error = String::new();
-            for target in &self.targets {
+            for target in &self.credentials.get().targets {
                 on_state(LinkState::Connecting {
                     controller: target.text.clone(),
                 });
@@ -282,7 +347,7 @@ impl Dialer {
             .map_err(connect)?;
         socket::tune(&stream).map_err(connect)?;
 
-        let connector = TlsConnector::from(self.tls.clone());
+        let connector = TlsConnector::from(self.credentials.get().tls.clone());
         let mut stream = timeout(handshake_deadline, connector.connect(target.name.clone(), stream))
             .await
             .map_err(late("the TLS handshake", handshake_deadline))?
@@ -294,8 +359,8 @@ impl Dialer {
             address,
             source: Box::new(e),
         };
-        let (identity, certificate_expires) =
-            trust::identity_of(session.peer_certificates().unwrap_or_default()).map_err(impostor)?;
+        let chain = session.peer_certificates().unwrap_or_default();
+        let peer = Peer::of_chain(chain, address, std::time::SystemTime::now()).map_err(impostor)?;
 
         let first = timeout(attach_deadline, stream.fill_buf())
             .await
@@ -305,14 +370,7 @@ impl Dialer {
                 controller: controller(),
                 source: None,
             }),
-            Ok(_) => Ok((
-                stream,
-                Peer {
-                    identity,
-                    address,
-                    certificate_expires,
-                },
-            )),
+            Ok(_) => Ok((stream, peer)),
             Err(e)
                 if matches!(
                     e.kind(),

@@ -425,19 +425,11 @@ impl Handshake {
             }
         };
         match ended {
-            Some(Ok(Ok(stream))) => match authenticated(&stream) {
-                Ok((identity, certificate_expires)) => {
+            Some(Ok(Ok(stream))) => match authenticated(&stream, address) {
+                Ok(peer) => {
                     count(&counters.completed);
-                    let permit = self.shared.identities.admit(identity.clone());
-                    return Some(Accepted {
-                        stream,
-                        peer: Peer {
-                            identity,
-                            address,
-                            certificate_expires,
-                        },
-                        permit,
-                    });
+                    let permit = self.shared.identities.admit(peer.identity.clone());
+                    return Some(Accepted { stream, peer, permit });
                 }
                 Err(error) => {
                     count(&counters.failed);
@@ -475,12 +467,11 @@ enum Refused {
     Certificate(#[from] trust::CertificateError),
 }
 
-fn authenticated(stream: &TlsStream<TcpStream>) -> Result<(proto::Identity, std::time::SystemTime), Refused> {
+fn authenticated(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Result<Peer, Refused> {
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(tls::ALPN) {
         return Err(Refused::Protocol);
     }
-    Ok(trust::identity_of(
-        session.peer_certificates().unwrap_or_default(),
-    )?)
+    let chain = session.peer_certificates().unwrap_or_default();
+    Ok(Peer::of_chain(chain, address, std::time::SystemTime::now())?)
 }

@@ -25,6 +25,8 @@ use rustls_pki_types::pem::{Error as PemError, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use trust::{CertificateError, identity_of};
 
+use crate::TimeFloor;
+
 /// The only protocol spoken, in ALPN.
 pub(crate) const ALPN: &[u8] = b"h2";
 
@@ -59,7 +61,7 @@ pub enum TlsError {
     Setup(String),
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -94,6 +96,14 @@ pub fn server_config(
 /// # Errors
 /// When a text in the bundle holds not what it should; the error says which and shows none of it.
 pub fn client_config(bundle: &Bundle) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_by(bundle, None)
+}
+
+/// The same, of a machine whose clock may be wrong.
+pub(crate) fn client_config_by(
+    bundle: &Bundle,
+    floor: Option<Arc<TimeFloor>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let own = chain(&bundle.certificate)?;
     identity_of(&own)?;
@@ -104,7 +114,7 @@ pub fn client_config(bundle: &Bundle) -> Result<Arc<ClientConfig>, TlsError> {
         .with_protocol_versions(&[&version::TLS13])
         .map_err(|e| TlsError::Setup(e.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OnlyController(inner)))
+        .with_custom_certificate_verifier(Arc::new(OnlyController { inner, floor }))
         .with_client_auth_cert(own, key(&bundle.key)?)
         .map_err(TlsError::Own)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -124,11 +134,11 @@ fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'sta
     }
 }
 
-fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     certificates("certificate", pem)
 }
 
-fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
+pub(crate) fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("CA certificate", pem)? {
         roots.add(certificate).map_err(TlsError::Anchor)?;
@@ -136,7 +146,7 @@ fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(roots))
 }
 
-fn key(pem: &SecretPem) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn key(pem: &SecretPem) -> Result<PrivateKeyDer<'static>, TlsError> {
     // The parser's error is dropped: it may quote the text.
     PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(|e| match e {
         PemError::NoItemsFound => TlsError::Missing {
@@ -147,7 +157,7 @@ fn key(pem: &SecretPem) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn refused(error: CertificateError) -> rustls::Error {
+pub(crate) fn refused(error: CertificateError) -> rustls::Error {
     rustls::Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(error))))
 }
 
@@ -197,7 +207,39 @@ impl ClientCertVerifier for NamedClient {
 /// webpki's check, and: the certificate speaks for the controller. Any node's certificate is signed by the same CA,
 /// and may well carry the right DNS name.
 #[derive(Debug)]
-struct OnlyController(Arc<WebPkiServerVerifier>);
+struct OnlyController {
+    inner: Arc<WebPkiServerVerifier>,
+    floor: Option<Arc<TimeFloor>>,
+}
+
+impl OnlyController {
+    /// As of another moment of the certificate's life, when only our clock speaks against it.
+    fn at_its_time(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        error: rustls::Error,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use rustls::CertificateError as C;
+        let by_clock = matches!(
+            error,
+            rustls::Error::InvalidCertificate(
+                C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. }
+            )
+        );
+        let Some(floor) = self.floor.as_ref().filter(|_| by_clock) else {
+            return Err(error);
+        };
+        let (begins, ends) = trust::validity_of(end_entity).map_err(refused)?;
+        match floor.within(begins, ends) {
+            Some(at) => self
+                .inner
+                .verify_server_cert(end_entity, intermediates, server_name, &[], at),
+            None => Err(error),
+        }
+    }
+}
 
 impl ServerCertVerifier for OnlyController {
     fn verify_server_cert(
@@ -209,8 +251,12 @@ impl ServerCertVerifier for OnlyController {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified =
-            self.0
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+            self.inner
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(error) => self.at_its_time(end_entity, intermediates, server_name, error)?,
+        };
         match identity_of(std::slice::from_ref(end_entity)).map_err(refused)? {
             (Identity::Controller, _) => Ok(verified),
             (other, _) => Err(refused(CertificateError::NotController(other))),
@@ -223,7 +269,7 @@ impl ServerCertVerifier for OnlyController {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.inner.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -232,10 +278,10 @@ impl ServerCertVerifier for OnlyController {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.inner.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }

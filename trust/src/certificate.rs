@@ -71,3 +71,16 @@ pub fn identity_of(chain: &[CertificateDer<'_>]) -> Result<(Identity, SystemTime
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
     ))
 }
+
+/// From when until when a certificate is good.
+///
+/// # Errors
+/// When it is malformed.
+pub fn validity_of(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), CertificateError> {
+    let validity = parse(certificate)?.validity().clone();
+    let at = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    Ok((
+        at(validity.not_before.timestamp()),
+        at(validity.not_after.timestamp()),
+    ))
+}

@@ -12,6 +12,7 @@
 //! A chain is checked without looking at a clock: a node's may be years off, and what was once signed stays
 //! signed. Freshness is the statement's own business: each carries a version, and readers refuse a lower one.
 
+mod approval;
 mod certificate;
 mod place;
 mod roots;
@@ -19,7 +20,8 @@ mod signer;
 mod spki;
 mod statement;
 
-pub use certificate::{CertificateError, identity_of};
+pub use approval::{ApprovalError, RestoreApproval};
+pub use certificate::{CertificateError, identity_of, validity_of};
 pub use place::{PlaceError, own_directory, read_private};
 pub use roots::{Roots, RootsError};
 pub use signer::{Keyring, SHORT_BYTES, Signer, SignerError};

@@ -20,11 +20,12 @@ const BENCHMARKS: &[(&str, &[&str])] = &[
     ("attach", &[]),
     ("kill-local", &[]),
     ("kill-fleet", &["openssh-server", "openssh-client"]),
+    ("pod", &["openssh-server", "openssh-client"]),
 ];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// attach, kill-local or kill-fleet
+    /// attach, kill-local, kill-fleet or pod
     name: String,
     /// Add a row with machine, commit and date to docs/benchmarks.md
     #[arg(long)]

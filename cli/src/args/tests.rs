@@ -25,6 +25,10 @@ fn every_command_parses() {
         "kill-slice princeton_codeen --reason x --no-wait",
         "slice ls",
         "slice ls --site princeton --json",
+        "--direct n1 node show n1",
+        "--direct n1@192.0.2.7:7445 slice kill princeton_codeen -r x",
+        "kit export --out /tmp/kit --passphrase-file /tmp/p",
+        "kit show --kit /tmp/kit",
         "slice show princeton_codeen",
         "slice add princeton_codeen --description x --contact a@x --contact b@x",
         "slice kill princeton_codeen --node n1.example.org -r x",
@@ -45,6 +49,18 @@ fn every_command_parses() {
         "order ls --open",
         "order show 6ba7b810-9dad-11d1-80b4-00c04fd430c8 --all",
         "order watch 6ba7b810-9dad-11d1-80b4-00c04fd430c8 --until-settled --wait 5",
+        "login",
+        "login alice.invite --force",
+        "login alice.invite --ssh-agent SHA256:x",
+        "invite bob --role developer --slice princeton_codeen --out bob.invite --hours 24",
+        "invite bob --rekey -o bob.invite",
+        "people keys",
+        "people keys bob",
+        "people revoke-keys",
+        "people revoke-keys bob --key 0123abcd --reason stolen",
+        "people remove bob --reason left",
+        "people invites",
+        "people void-invite 6ba7b810-9dad-11d1-80b4-00c04fd430c8",
         "whoami",
         "site ls",
         "site show princeton",
@@ -116,15 +132,7 @@ fn names_are_checked_before_anything_is_sent() {
 
 #[test]
 fn commands_of_later_issues_are_absent() {
-    for line in [
-        "pod n1",
-        "kill-all",
-        "login",
-        "invite alice",
-        "kit export",
-        "node power n1",
-        "--direct n1 whoami",
-    ] {
+    for line in ["pod n1", "kill-all", "node power n1"] {
         refused(line);
     }
 }

@@ -10,11 +10,12 @@ use proto::bundle::Bundle;
 use proto::{PersonName, Version};
 use time::OffsetDateTime;
 
+use super::invite::{self, INVITE_LIFE};
 use super::{Addresses, AdminError, files, millis, whose_shell};
 use crate::pki::{
     Ca, FileError, Issued, PERSON_LIFE, ServerName, create_private, create_signer, sync_directory,
 };
-use crate::store::{About, NewPerson, Note, SqliteStore, Store};
+use crate::store::{About, Holder, KeyStore, NewKey, NewPerson, Note, SqliteStore, Store};
 
 /// What a new controller is to be.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Init {
     pub people: Vec<String>,
     /// Where bundles tell daemons to dial; empty: every name, port 7444.
     pub daemons: Vec<String>,
+    /// Ready bundles with long-lived certificates instead of invites: for tests and trials.
+    pub bundles: bool,
 }
 
 /// What `init` made.
@@ -36,10 +39,12 @@ pub struct Init {
 pub struct Initialised {
     /// The state directory.
     pub dir: PathBuf,
-    /// The support people's bundles: private keys, to be handed over and taken away from here.
+    /// The support people's invites, to be handed over and taken away from here; or none, and bundles.
+    pub invites: Vec<PathBuf>,
+    /// Their bundles, if asked for: private keys, to be handed over and taken away from here.
     pub bundles: Vec<PathBuf>,
     /// Until when those are good.
-    pub bundles_expire: OffsetDateTime,
+    pub handouts_expire: OffsetDateTime,
     /// Until when the CA is good.
     pub ca_expires: OffsetDateTime,
 }
@@ -52,13 +57,24 @@ impl fmt::Display for Initialised {
             self.dir.display(),
             self.ca_expires.date()
         )?;
-        writeln!(
-            f,
-            "support bundles, good until {}, each a private key to hand over and delete here:",
-            self.bundles_expire.date()
-        )?;
+        let until = self.handouts_expire.date();
+        if !self.bundles.is_empty() {
+            writeln!(
+                f,
+                "support bundles, good until {until}, each a private key to hand over and delete here:"
+            )?;
+        }
+        if !self.invites.is_empty() {
+            writeln!(
+                f,
+                "support invites, each to be used once until {until} by whom it is for, once the controller serves:"
+            )?;
+        }
         for bundle in &self.bundles {
             writeln!(f, "  {}", bundle.display())?;
+        }
+        for invite in &self.invites {
+            writeln!(f, "  redbutton login {}", invite.display())?;
         }
         write!(
             f,
@@ -109,20 +125,24 @@ pub async fn init(wish: &Init, now: OffsetDateTime) -> Result<Initialised, Admin
     let owner = look_at(&wish.dir)?;
 
     let scaffold = Scaffold::beside(&wish.dir)?;
-    let (ca_expires, bundles_expire) = build(&scaffold.path, &names, &addresses, &wish.support, now).await?;
+    let (ca_expires, handouts_expire) = build(&scaffold.path, &names, &addresses, wish, now).await?;
     if let Some((uid, gid)) = owner {
         hand_over(&scaffold.path, uid, gid)?;
     }
     scaffold.put(&wish.dir)?;
-    let bundles = wish
-        .support
-        .iter()
-        .map(|name| bundle_path(&wish.dir, name))
-        .collect();
+    let paths = |path: fn(&Path, &PersonName) -> PathBuf| {
+        wish.support.iter().map(|name| path(&wish.dir, name)).collect()
+    };
+    let (invites, bundles) = if wish.bundles {
+        (Vec::new(), paths(bundle_path))
+    } else {
+        (paths(invite::path), Vec::new())
+    };
     Ok(Initialised {
         dir: wish.dir.clone(),
+        invites,
         bundles,
-        bundles_expire,
+        handouts_expire,
         ca_expires,
     })
 }
@@ -150,7 +170,7 @@ async fn build(
     dir: &Path,
     names: &[ServerName],
     addresses: &Addresses,
-    support: &[PersonName],
+    wish: &Init,
     now: OffsetDateTime,
 ) -> Result<(OffsetDateTime, OffsetDateTime), AdminError> {
     let (ca, key) = Ca::generate(now)?;
@@ -162,28 +182,32 @@ async fn build(
     create_signer(dir, &ca.signer(now)?)?;
     addresses.create(dir)?;
 
-    let bundles = dir.join(files::BUNDLES);
+    let handouts = dir.join(if wish.bundles {
+        files::BUNDLES
+    } else {
+        files::INVITES
+    });
     DirBuilder::new()
         .mode(0o700)
-        .create(&bundles)
-        .map_err(FileError::io(&bundles, "create"))?;
-    let mut expire = ca.expires();
-    for name in support {
-        let issued = ca.person(name, PERSON_LIFE, now)?;
-        expire = expire.min(issued.expires);
-        let bundle = bundle(&ca, issued, name.as_str(), addresses.people.clone());
-        create_private(&bundle_path(dir, name), &bundle.to_text())?;
-    }
-
+        .create(&handouts)
+        .map_err(FileError::io(&handouts, "create"))?;
     let store = SqliteStore::create(&dir.join(files::DATABASE)).await?;
-    let filled = fill(&store, support, now).await;
+    let filled = fill(dir, &ca, &store, addresses, wish, now).await;
     store.close().await?;
-    filled?;
+    let expire = filled?;
     sync_directory(dir)?;
     Ok((ca.expires(), expire))
 }
 
-async fn fill(store: &SqliteStore, support: &[PersonName], now: OffsetDateTime) -> Result<(), AdminError> {
+/// The first people and how they get in. Returns when that ends.
+async fn fill(
+    dir: &Path,
+    ca: &Ca,
+    store: &SqliteStore,
+    addresses: &Addresses,
+    wish: &Init,
+    now: OffsetDateTime,
+) -> Result<OffsetDateTime, AdminError> {
     let incarnation = store.incarnation().await?;
     let note = |action: &str, target: String, detail: String| Note {
         draft: audit::Draft {
@@ -211,19 +235,44 @@ async fn fill(store: &SqliteStore, support: &[PersonName], now: OffsetDateTime) 
             format!("by {}", whose_shell()),
         ))
         .await?;
-    for name in support {
+    let mut expire = ca.expires();
+    for name in &wish.support {
         let person = NewPerson {
             name: name.clone(),
             full_name: String::new(),
             email: String::new(),
             grants: vec![Grant::Support],
         };
-        let detail = format!("support, with a bundle, by {}", whose_shell());
-        store
-            .create_person(&person, note("init-person", name.to_string(), detail))
-            .await?;
+        let controllers = addresses.people.clone();
+        let how = if wish.bundles { "a bundle" } else { "an invite" };
+        let detail = format!("support, with {how}, by {}", whose_shell());
+        let note = |action| note(action, name.to_string(), detail.clone());
+        // Root made all of them together: nobody is tied to anybody.
+        let (path, bundle, until) = if wish.bundles {
+            let issued = ca.person(name, PERSON_LIFE, now)?;
+            let until = issued.expires;
+            let key = NewKey {
+                spki: issued.spki()?,
+                holder: Holder::Person(name.clone()),
+                enrolled_by: None,
+                certificate_expires_at_ms: millis(until),
+            };
+            store
+                .create_person_with_key(&person, &key, note("init-person"))
+                .await?;
+            let bundle = bundle(ca, issued, name.as_str(), controllers);
+            (bundle_path(dir, name), bundle, until)
+        } else {
+            let record = store.create_person(&person, note("init-person")).await?;
+            let note = note("invite-person");
+            let (bundle, until) =
+                invite::make(ca, store, record, false, controllers, INVITE_LIFE, note, now).await?;
+            (invite::path(dir, name), bundle, until)
+        };
+        create_private(&path, &bundle.to_text())?;
+        expire = expire.min(until);
     }
-    Ok(())
+    Ok(expire)
 }
 
 /// The bundle of somebody, with the addresses of their port.

@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 use super::init::bundle;
 use super::{Addresses, AdminError, files, millis, whose_shell};
 use crate::pki::{Ca, FileError, Issued, NODE_LIFE, PERSON_LIFE, create_private};
-use crate::store::{About, NewNode, Note, SqliteStore, Store, StoreError};
+use crate::store::{About, Holder, KeyStore, NewKey, NewNode, Note, SqliteStore, Store, StoreError};
 
 /// A bundle for a person.
 #[derive(Debug, Clone)]
@@ -100,12 +100,19 @@ pub async fn issue_person(wish: &IssuePerson, now: OffsetDateTime) -> Result<Iss
         .note(
             "issue-person",
             wish.name.to_string(),
-            &issued,
+            until(&issued),
             About::default(),
             now,
         )
         .await?;
-    desk.store.append_audit(note).await?;
+    // Enrolled before it is handed out: a key that nobody knows opens nothing.
+    let key = NewKey {
+        spki: issued.spki()?,
+        holder: Holder::Person(wish.name.clone()),
+        enrolled_by: None,
+        certificate_expires_at_ms: millis(issued.expires),
+    };
+    desk.store.enrol_key(&key, note).await?;
     desk.hand_out(issued, wish.name.as_str(), controllers, &wish.out, false)
         .await
 }
@@ -147,7 +154,7 @@ pub async fn issue_node(wish: &IssueNode, now: OffsetDateTime) -> Result<IssuedB
         node: Some(id),
     };
     let note = desk
-        .note("issue-node", wish.name.to_string(), &issued, about, now)
+        .note("issue-node", wish.name.to_string(), until(&issued), about, now)
         .await?;
     if existing.is_none() {
         desk.store
@@ -173,15 +180,23 @@ pub async fn issue_node(wish: &IssueNode, now: OffsetDateTime) -> Result<IssuedB
     .await
 }
 
+fn until(issued: &Issued) -> String {
+    format!(
+        "certificate good until {}, by {}",
+        issued.expires.date(),
+        whose_shell()
+    )
+}
+
 /// The state directory, opened for issuing.
-struct Desk {
+pub(super) struct Desk {
     dir: PathBuf,
-    ca: Ca,
-    store: SqliteStore,
+    pub(super) ca: Ca,
+    pub(super) store: SqliteStore,
 }
 
 impl Desk {
-    async fn open(dir: &Path, out: &Path) -> Result<Self, AdminError> {
+    pub(super) async fn open(dir: &Path, out: &Path) -> Result<Self, AdminError> {
         // Looked at first, so that no certificate is made and audited that has nowhere to go.
         if out.symlink_metadata().is_ok() {
             return Err(FileError::Exists { path: out.to_owned() }.into());
@@ -197,7 +212,7 @@ impl Desk {
         })
     }
 
-    fn controllers(
+    pub(super) fn controllers(
         &self,
         given: &[String],
         recorded: impl Fn(Addresses) -> Vec<String>,
@@ -213,11 +228,11 @@ impl Desk {
         Ok(given.to_vec())
     }
 
-    async fn note(
+    pub(super) async fn note(
         &self,
         action: &str,
         target: String,
-        issued: &Issued,
+        detail: String,
         about: About,
         now: OffsetDateTime,
     ) -> Result<Note, AdminError> {
@@ -236,11 +251,7 @@ impl Desk {
             reason: String::new(),
             evidence: String::new(),
             outcome: audit::Outcome::Done,
-            detail: format!(
-                "certificate good until {}, by {}",
-                issued.expires.date(),
-                whose_shell()
-            ),
+            detail,
             order: None,
         };
         Ok(Note { draft, about })

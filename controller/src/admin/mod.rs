@@ -1,8 +1,9 @@
 //! What root does on the controller's machine without the controller: `init` and `issue`.
 //!
 //! ```text
-//!   init ──> DIR/ca.pem ca.key controller.pem controller.key signer.pem signer.key addresses.toml redbutton.db bundles/NAME.bundle
+//!   init ──> DIR/ca.pem ca.key controller.pem controller.key signer.pem signer.key addresses.toml redbutton.db invites/NAME.invite
 //!            built beside DIR, then renamed into place: everything or nothing
+//!   invite NAME ──> one more key for a person, by `redbutton login`
 //!   issue person|node ──> one bundle; the node's row where it is new
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod addresses;
 mod init;
+mod invite;
 mod issue;
 
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use proto::PersonName;
 
 pub use addresses::{Addresses, AddressesError};
 pub use init::{Init, Initialised, init};
+pub use invite::{INVITE_LIFE, InvitePerson, InvitedPerson, invite_person};
 pub use issue::{IssueNode, IssuePerson, IssuedBundle, issue_node, issue_person};
 
 use crate::pki::{FileError, PkiError};
@@ -43,7 +46,9 @@ pub mod files {
     pub const DATABASE: &str = "redbutton.db";
     /// Where bundles tell people and daemons to dial.
     pub const ADDRESSES: &str = "addresses.toml";
-    /// The support bundles of `init`.
+    /// The support people's invites of `init`.
+    pub const INVITES: &str = "invites";
+    /// The support people's bundles of `init --bundles`.
     pub const BUNDLES: &str = "bundles";
 }
 

@@ -24,12 +24,14 @@
 
 mod aim;
 mod attach;
+mod direct;
 mod epochs;
 mod facts;
 mod frames;
 mod look;
 mod order_view;
 mod plan;
+mod policies;
 mod press;
 mod recorder;
 mod roster;
@@ -85,6 +87,7 @@ pub struct Fleet {
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
+    policies: policies::Policies,
     items: mpsc::Sender<Item>,
     sightings: mpsc::Sender<NodeSeen>,
     shutdown: CancellationToken,
@@ -145,6 +148,7 @@ impl Fleet {
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
+            policies: policies::Policies::default(),
             items,
             sightings,
             shutdown,
@@ -153,6 +157,7 @@ impl Fleet {
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::note_sightings(fleet.clone(), seen)),
             tokio::spawn(recorder::retry(fleet.clone())),
+            tokio::spawn(policies::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }

@@ -45,7 +45,10 @@ struct Queue {
 fn is_disk(error: &StoreError) -> bool {
     !matches!(
         error,
-        StoreError::NotFound { .. } | StoreError::Exists { .. } | StoreError::Invalid { .. }
+        StoreError::NotFound { .. }
+            | StoreError::Exists { .. }
+            | StoreError::Unusable { .. }
+            | StoreError::Invalid { .. }
     )
 }
 

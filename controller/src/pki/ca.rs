@@ -8,11 +8,13 @@ use proto::bundle::SecretPem;
 use proto::{DaemonRole, Identity, NodeId, NodeName, PersonName};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType, string::Ia5String,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
+    string::Ia5String,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::{Duration, OffsetDateTime};
+use trust::Spki;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long a person's certificate is good for.
@@ -94,6 +96,20 @@ pub struct Issued {
     pub key: SecretPem,
     /// When it ends.
     pub expires: OffsetDateTime,
+}
+
+impl Issued {
+    /// The key that it is for.
+    ///
+    /// # Errors
+    /// Never for what a CA made.
+    pub fn spki(&self) -> Result<Spki, PkiError> {
+        let leaf = CertificateDer::from_pem_slice(self.certificate.as_bytes()).ok();
+        leaf.and_then(|leaf| Spki::of_certificate(&leaf).ok())
+            .ok_or(PkiError::Ca {
+                message: "it made a certificate that cannot be read",
+            })
+    }
 }
 
 /// A CA with its key. Prints nothing of the key.
@@ -225,7 +241,17 @@ impl Ca {
     ) -> Result<Issued, PkiError> {
         let identity = Identity::Daemon(id, DaemonRole::NodeManager);
         let names = vec![SanType::DnsName(ia5(name.as_str())?)];
-        self.issue(identity, names, ExtendedKeyUsagePurpose::ClientAuth, life, now)
+        let make = |source| PkiError::Make {
+            subject: identity.to_string(),
+            source,
+        };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        // It dials the controller, and people dial it.
+        let usage = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        self.certify(identity, &key, names, usage, life, now)
     }
 
     /// A certificate for the key that makes the controller's statements (crate `trust`), as long as the CA.
@@ -242,7 +268,7 @@ impl Ca {
         self.certify(identity, &key, Vec::new(), Vec::new(), CA_LIFE, now)
     }
 
-    fn issue(
+    pub(super) fn issue(
         &self,
         identity: Identity,
         names: Vec<SanType>,
@@ -262,16 +288,36 @@ impl Ca {
         &self,
         identity: Identity,
         key: &KeyPair,
-        mut names: Vec<SanType>,
+        names: Vec<SanType>,
         usage: Vec<ExtendedKeyUsagePurpose>,
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, PkiError> {
+        let (certificate, expires) = self.certify_key(&identity, key, names, usage, life, now)?;
+        Ok(Issued {
+            certificate,
+            key: SecretPem::new(key.serialize_pem()),
+            expires,
+            identity,
+        })
+    }
+
+    /// The certificate alone and when it ends; whoever has the key keeps it.
+    pub(super) fn certify_key(
+        &self,
+        identity: &Identity,
+        key: &impl PublicKeyData,
+        mut names: Vec<SanType>,
+        usage: Vec<ExtendedKeyUsagePurpose>,
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<(String, OffsetDateTime), PkiError> {
         let make = |source| PkiError::Make {
             subject: identity.to_string(),
             source,
         };
-        let expires = (now + life).min(self.expires);
+        // Certificates know no fractions of seconds.
+        let expires = (now + life).min(self.expires).truncate_to_second();
         names.push(SanType::URI(ia5(&identity.to_string())?));
         let mut params = params(&identity.to_string(), now, expires);
         params.subject_alt_names = names;
@@ -279,12 +325,7 @@ impl Ca {
         params.extended_key_usages = usage;
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(key, &self.issuer).map_err(make)?.pem();
-        Ok(Issued {
-            certificate,
-            key: SecretPem::new(key.serialize_pem()),
-            expires,
-            identity,
-        })
+        Ok((certificate, expires))
     }
 }
 

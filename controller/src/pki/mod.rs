@@ -3,6 +3,7 @@
 //! ```text
 //!   ca.pem, ca.key ──┬── controller: serverAuth, DNS and IP names, redbutton://controller
 //!                    ├── person:     clientAuth, redbutton://person/NAME
+//!                    ├── invite:     clientAuth, redbutton://invite/UUID: may have one key certified (`request.rs`)
 //!                    ├── node:       clientAuth, DNS name, redbutton://node/UUID/nodemgr
 //!                    └── signer:     Ed25519, redbutton://signer: makes statements, never a connection
 //! ```
@@ -15,8 +16,10 @@
 
 mod ca;
 mod files;
+mod request;
 mod signer;
 
 pub use ca::{Ca, Issued, NODE_LIFE, PERSON_LIFE, PkiError, ServerName};
 pub use files::{FileError, create_private, sync_directory};
+pub use request::{Certified, RequestError, Requested};
 pub use signer::{SignerFileError, create_signer, load_signer};

@@ -17,6 +17,8 @@ pub(crate) struct Caller {
     pub(crate) actor: Actor,
     pub(crate) record: PersonRecord,
     pub(crate) certificate_expires_at_ms: i64,
+    /// The key of the connection.
+    pub(crate) key: trust::Spki,
 }
 
 impl Desk {
@@ -41,6 +43,7 @@ impl Desk {
                 rule: format!("the certificate of {name} has expired: connect again"),
             });
         }
+        let key = self.good_key(&name, peer.key, "call").await?.spki;
         match self.fleet.store().person(&name).await {
             Ok(record) => {
                 let actor = Actor {
@@ -51,6 +54,7 @@ impl Desk {
                     actor,
                     record,
                     certificate_expires_at_ms,
+                    key,
                 })
             }
             Err(StoreError::NotFound { .. }) => {
@@ -103,7 +107,7 @@ impl Desk {
         Err(Error::Refused { rule })
     }
 
-    async fn audit(
+    pub(super) async fn audit(
         &self,
         person: Option<&PersonName>,
         action: &str,
@@ -133,7 +137,23 @@ impl Desk {
         )
     }
 
-    fn note(
+    /// That somebody took along a kit.
+    pub(super) async fn note_kit(&self, caller: &Caller) {
+        let permit = Permit {
+            role: None,
+            rule: "what they may see".to_owned(),
+        };
+        self.audit(
+            Some(&caller.actor.name),
+            "export-kit",
+            &format!("person {}", caller.actor.name),
+            About::default(),
+            Ok(&permit),
+        )
+        .await;
+    }
+
+    pub(super) fn note(
         &self,
         person: Option<&PersonName>,
         action: &str,

@@ -4,11 +4,16 @@
 //! certificate ─▶ Caller (known to the store?) ─▶ authz::decide ─▶ store or fleet ─▶ wire
 //!                        └────────── no ──────────────┴─▶ audit, refused
 //! ```
+//! `door` says who reaches which of them; `enrol` is all that an invite or an ended certificate reaches.
 //! Every call asks `authz`. Refusals and changes are audited, reads that are allowed are not. Lists hold what the
 //! caller may see. For what a caller may not see, "does not exist" and "is not yours" are the same answer.
 
+mod access;
 mod audit_service;
 mod caller;
+pub(crate) mod door;
+mod enrol;
+mod kits;
 mod nodes;
 mod orders;
 mod pages;
@@ -20,7 +25,10 @@ pub(crate) mod wire;
 
 use std::sync::Arc;
 
+use proto::v1::access_server::AccessServer;
 use proto::v1::audit_server::AuditServer;
+use proto::v1::enrol_server::EnrolServer;
+use proto::v1::kits_server::KitsServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
 use proto::v1::people_server::PeopleServer;
@@ -31,22 +39,34 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::fleet::Fleet;
+use door::Door;
 
 /// All services, over one fleet.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) fleet: Arc<Fleet>,
+    pub(crate) door: Arc<Door>,
 }
 
-/// What the people's port serves: the six services, health, and reflection in both of its versions.
+/// What the people's port serves.
+#[derive(Clone)]
+pub(crate) struct PeopleRoutes {
+    /// For people: all services, health, and reflection in both of its versions.
+    pub(crate) everything: Routes,
+    /// For those who may only get a certificate.
+    pub(crate) enrol: Routes,
+}
+
+/// What the people's port serves.
 ///
 /// # Errors
 /// When the committed descriptors cannot be read, which a test excludes.
 pub(crate) async fn routes(
     fleet: Arc<Fleet>,
-) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
+    door: Arc<Door>,
+) -> Result<(PeopleRoutes, HealthReporter), tonic_reflection::server::Error> {
     const MAX: usize = proto::MAX_MESSAGE_BYTES;
-    let desk = Desk { fleet };
+    let desk = Desk { fleet, door };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", ServingStatus::Serving).await;
     let reflection = || {
@@ -61,7 +81,7 @@ pub(crate) async fn routes(
                 .max_encoding_message_size(MAX)
         };
     }
-    let routes = Routes::new(health_service)
+    let everything = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(limited!(PeopleServer))
@@ -69,6 +89,10 @@ pub(crate) async fn routes(
         .add_service(limited!(SlicesServer))
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
-        .add_service(limited!(AuditServer));
-    Ok((routes, health))
+        .add_service(limited!(KitsServer))
+        .add_service(limited!(AuditServer))
+        .add_service(limited!(AccessServer))
+        .add_service(limited!(EnrolServer));
+    let enrol = Routes::new(limited!(EnrolServer));
+    Ok((PeopleRoutes { everything, enrol }, health))
 }

@@ -32,6 +32,17 @@ pub(crate) fn plain(field: &'static str, text: String, max: usize) -> Result<Str
     Ok(text)
 }
 
+/// First grants of somebody new.
+pub(super) fn grants_field(grants: Vec<v1::Grant>) -> Result<Vec<Grant>, Error> {
+    if grants.len() > MAX_GRANTS {
+        return Err(Error::Malformed(format!(
+            "grants: {} given, at most {MAX_GRANTS} are allowed",
+            grants.len()
+        )));
+    }
+    grants.into_iter().map(|wire| grant(Some(wire))).collect()
+}
+
 fn grant(wire: Option<v1::Grant>) -> Result<Grant, Error> {
     let wire = wire.ok_or(WireError::Missing { field: "grant" })?;
     let role = match v1::Role::try_from(wire.role) {
@@ -49,7 +60,7 @@ fn grant(wire: Option<v1::Grant>) -> Result<Grant, Error> {
     Grant::from_parts(role, slice, site).map_err(|e| Error::Malformed(e.to_string()))
 }
 
-fn about(grants: &[Grant]) -> About {
+pub(super) fn about(grants: &[Grant]) -> About {
     match grants {
         [one] => About {
             slice: one.slice().cloned(),
@@ -60,13 +71,13 @@ fn about(grants: &[Grant]) -> About {
     }
 }
 
-fn person_name(field: &'static str, text: &str) -> Result<PersonName, Error> {
+pub(super) fn person_name(field: &'static str, text: &str) -> Result<PersonName, Error> {
     Ok(text.parse().map_err(WireError::id(field))?)
 }
 
 impl Desk {
     /// Asks the table grant by grant: all of them must be the caller's to give.
-    async fn permit_grants(
+    pub(super) async fn permit_grants(
         &self,
         caller: &Caller,
         action: Action,
@@ -145,6 +156,10 @@ impl Desk {
         } else {
             store.revoke(&name, &grant, note).await
         };
+        if !give {
+            // Open streams go on with what their first call was allowed.
+            self.cut_person(&caller, &name);
+        }
         Ok(wire::person(record?))
     }
 }
@@ -226,17 +241,7 @@ impl People for Desk {
             grants,
         } = request.into_inner();
         let name = person_name("name", &name)?;
-        if grants.len() > MAX_GRANTS {
-            return Err(Error::Malformed(format!(
-                "grants: {} given, at most {MAX_GRANTS} are allowed",
-                grants.len()
-            ))
-            .into());
-        }
-        let grants = grants
-            .into_iter()
-            .map(|wire| grant(Some(wire)))
-            .collect::<Result<Vec<_>, _>>()?;
+        let grants = grants_field(grants)?;
         let full_name = plain("full_name", full_name, MAX_NAME)?;
         let email = plain("email", email, MAX_NAME)?;
         let permit = self

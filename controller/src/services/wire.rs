@@ -41,7 +41,7 @@ pub(crate) fn person(record: PersonRecord) -> v1::Person {
     }
 }
 
-fn grant(grant: &authz::Grant) -> v1::Grant {
+pub(crate) fn grant(grant: &authz::Grant) -> v1::Grant {
     v1::Grant {
         role: v1::Role::from(grant.role()).into(),
         slice: grant.slice().map(ToString::to_string).unwrap_or_default(),

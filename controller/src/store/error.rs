@@ -21,6 +21,16 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// There, but good for nothing any more: a used invite, a revoked key.
+    #[error("{what} {name} cannot be used: {why}")]
+    Unusable {
+        /// The kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
     /// An argument that no store can take.
     #[error("{what} {got:?} is not usable: expected {expected}")]
     Invalid {
@@ -63,6 +73,19 @@ pub enum StoreError {
         /// Our newest.
         known: i64,
     },
+    /// Older than what it has handed out: somebody put an earlier copy in its place.
+    #[error(
+        "database {path} was put back to {found}, it had handed out versions up to {known}: an earlier copy would forget kills; run `redbutton-controller restore --in-place`, which begins a new incarnation and asks nodes what they hold",
+        path = path.display()
+    )]
+    RolledBack {
+        /// The database.
+        path: PathBuf,
+        /// What it says of itself.
+        found: proto::Version,
+        /// What the mark beside it says.
+        known: proto::Version,
+    },
     /// There is no database at that place.
     #[error("database {path} is not there: run redbutton-controller init first", path = path.display())]
     Missing {
@@ -91,6 +114,14 @@ impl StoreError {
         Self::Exists {
             what,
             name: name.to_string(),
+        }
+    }
+
+    pub(crate) fn unusable(what: &'static str, name: &(impl ToString + ?Sized), why: &'static str) -> Self {
+        Self::Unusable {
+            what,
+            name: name.to_string(),
+            why,
         }
     }
 

@@ -21,8 +21,11 @@
 //! It does not decide who may do what (`authz`), nor whom an order reaches now (`fleet`).
 
 mod error;
+pub(crate) mod high_water;
+mod keys;
 pub mod merge;
 mod order_records;
+mod policies;
 mod records;
 mod sqlite;
 
@@ -30,10 +33,15 @@ use async_trait::async_trait;
 use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName};
 
 pub use error::StoreError;
+pub use keys::{
+    Holder, InviteRecord, InviteSelection, InviteUse, InviteUsed, Invitee, KeyRecord, KeySelection, KeyStore,
+    NewInvite, NewKey, Removed, Revoked, Tie, TieKind,
+};
 pub use order_records::{
     Committed, HoldRecord, ImportedHold, NewOrder, OrderFilter, OrderKind, OrderProgress, OrderRecord,
     OrderState, Recorded, Release, ResultRecord, Wish,
 };
+pub use policies::{PolicyRecord, PolicyStore};
 pub use records::{
     About, AuditFilter, AuditPage, NewNode, NewPerson, NewSite, NewSlice, NodeRecord, NodeSeen,
     NodeSelection, Note, Page, PageRequest, PersonRecord, ReportRecord, SiteRecord, SliceRecord, Visible,
@@ -46,10 +54,10 @@ pub const EPOCH_BLOCK: u64 = 1_000;
 /// What every method returns.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// The controller's memory. Errors that any method may return besides its own: [`StoreError::Full`],
+/// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: KeyStore + PolicyStore + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

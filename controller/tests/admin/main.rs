@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use controller::admin::{AdminError, Init, IssueNode, IssuePerson, init, issue_node, issue_person};
-use controller::store::{About, NewPerson, NewSite, Note, SqliteStore, Store};
+use controller::admin::{
+    AdminError, Init, InvitePerson, IssueNode, IssuePerson, init, invite_person, issue_node, issue_person,
+};
+use controller::store::{About, Holder, Invitee, KeyStore, NewPerson, NewSite, Note, SqliteStore, Store};
 use proto::bundle::Bundle;
 use proto::{DaemonRole, Identity, Version};
 use time::{Duration, OffsetDateTime};
@@ -25,6 +27,7 @@ fn wish(dir: &Path) -> Init {
         support: vec![name("alice"), name("bob")],
         people: Vec::new(),
         daemons: vec!["localhost:17444".into()],
+        bundles: true,
     }
 }
 
@@ -151,10 +154,12 @@ async fn init_makes_a_whole_controller() {
             "ca.pem",
             "controller.key",
             "controller.pem",
-            "redbutton.db"
+            "redbutton.db",
+            "signer.key",
+            "signer.pem"
         ]
     );
-    assert_eq!(tree(place.path()).len(), 10, "nothing is left beside it");
+    assert_eq!(tree(place.path()).len(), 12, "nothing is left beside it");
     for file in tree(&dir) {
         let mode = fs::metadata(dir.join(&file)).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode, if file == "bundles" { 0o700 } else { 0o600 }, "{file}");
@@ -201,6 +206,85 @@ async fn init_makes_a_whole_controller() {
             .all(|entry| entry.said.person.is_none() && entry.said.detail.contains('@'))
     );
     audit::verify(entries.iter(), None, &[]).expect("a chain");
+}
+
+/// What people type: no key of theirs is made here.
+#[tokio::test]
+async fn init_invites_the_first_two_and_root_can_invite_them_again() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = place.path().join("state");
+    let wish = Init {
+        bundles: false,
+        ..wish(&dir)
+    };
+    let done = init(&wish, now()).await.expect("made");
+    assert!(!dir.join("bundles").exists() && done.bundles.is_empty());
+    assert_eq!(
+        done.invites,
+        [dir.join("invites/alice.invite"), dir.join("invites/bob.invite")]
+    );
+    let shown = done.to_string();
+    assert!(
+        shown.contains(&format!(
+            "redbutton login {}",
+            dir.join("invites/bob.invite").display()
+        )),
+        "{shown}"
+    );
+    let again = InvitePerson {
+        dir: dir.clone(),
+        name: name("alice"),
+        out: place.path().join("again.invite"),
+        addresses: vec!["localhost:1".into()],
+        life: Some(Duration::HOUR),
+        rekey: true,
+    };
+    let made = invite_person(&again, now()).await.expect("made");
+    assert!(made.to_string().contains("redbutton login"), "{made}");
+    let error = invite_person(&again, now()).await.expect_err("there already");
+    assert!(matches!(error, AdminError::File(_)), "{error}");
+    let nobody = InvitePerson {
+        name: name("nobody"),
+        out: place.path().join("nobody.invite"),
+        ..again.clone()
+    };
+    let error = invite_person(&nobody, now()).await.expect_err("nobody");
+    assert!(matches!(error, AdminError::UnknownPerson { .. }), "{error}");
+
+    let store = SqliteStore::open(&dir.join("redbutton.db"))
+        .await
+        .expect("the store");
+    let open = store.open_invites(0).await.expect("read");
+    assert_eq!(open.len(), 3);
+    for (path, rekey) in [(&done.invites[0], false), (&again.out, true)] {
+        let invite = read_bundle(path);
+        assert_eq!(invite.name, "alice");
+        let Identity::Invite(id) = invite.identity().expect("somebody") else {
+            panic!("{} is no invite", invite.identity);
+        };
+        let record = open.iter().find(|record| record.id == id).expect("kept");
+        let alice = Invitee::Person {
+            name: name("alice"),
+            at_most: vec![authz::Grant::Support],
+            rekey,
+        };
+        assert_eq!((&record.invitee, &record.created_by), (&alice, &None));
+        shake_hands(&dir, &invite).expect("a connection");
+    }
+    assert!(
+        store
+            .keys_of(&Holder::Person(name("alice")))
+            .await
+            .expect("read")
+            .is_empty()
+    );
+    assert!(
+        store
+            .ties(&name("alice"), &name("bob"), 0)
+            .await
+            .expect("read")
+            .is_empty()
+    );
 }
 
 #[tokio::test]

@@ -81,8 +81,10 @@ impl World {
             support: vec![name("alice"), name("otto")],
             people: Vec::new(),
             daemons: Vec::new(),
+            bundles: true,
         };
-        admin::init(&init, OffsetDateTime::now_utc())
+        // Half a year old, so that certificates can have ended months ago.
+        admin::init(&init, OffsetDateTime::now_utc() - time::Duration::days(180))
             .await
             .expect("a new controller");
         let nowhere = "127.0.0.1:0".parse().expect("an address");
@@ -385,7 +387,7 @@ pub(crate) fn obedient(command: &Command) -> Vec<Answer> {
         Some(Action::Impose(_)) => Outcome::Killed,
         Some(Action::Release(_)) => Outcome::Released,
         Some(Action::Reboot(_) | Action::Halt(_)) => Outcome::Accepted,
-        Some(Action::Sync(_)) | None => Outcome::AlreadyDead,
+        _ => Outcome::AlreadyDead,
     };
     vec![answer(command, outcome, true)]
 }
@@ -459,6 +461,11 @@ impl Sim {
     pub(crate) fn reboot(&mut self) {
         self.hang_up();
         self.report.lock().expect("the report").boot_id = uuid::Uuid::new_v4().to_string();
+    }
+
+    /// Everything that it was told.
+    pub(crate) fn commands(&self) -> Vec<Command> {
+        self.told.borrow().clone()
     }
 
     /// Everything that it was told, without the syncs.

@@ -5,10 +5,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use controller::store::{SqliteStore, Store};
+use controller::store::{KeyStore, SqliteStore, Store};
 use proto::Scope;
 
 use crate::common::*;
+use crate::keys;
 
 const DATABASE: &str = "REDBUTTON_TEST_DATABASE";
 
@@ -81,6 +82,63 @@ async fn a_crash_leaves_nothing_or_everything() {
             .expect("durable");
         assert_eq!(done.order().version.epoch, if whole { 2 } else { 3 }, "{point}");
         assert_eq!(store.holds().await.expect("holds").len(), 1, "{point}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "the child process of other tests"]
+async fn child_accepts() {
+    let store = database().await;
+    let invite = keys::invite(1, Some("alice"), keys::newcomer("bob", &[authz::Grant::Support]));
+    store
+        .use_invite(&keys::using(&invite, 2), note("accept-invite", "bob"))
+        .await
+        .expect("used");
+}
+
+#[tokio::test]
+async fn a_crash_while_an_invite_is_used_leaves_it_open_or_used() {
+    for (point, whole) in [
+        ("controller.before-invite", false),
+        ("controller.after-invite", true),
+    ] {
+        let place = Place::new();
+        let store = place.create().await;
+        add_person(&store, "alice", vec![authz::Grant::Support]).await;
+        let invite = keys::invite(1, Some("alice"), keys::newcomer("bob", &[authz::Grant::Support]));
+        keys::create(&store, &invite).await;
+        store.close().await.expect("closed");
+
+        let status = child("crash::child_accepts", &place.path())
+            .env("REDBUTTON_CRASH_AT", point)
+            .status()
+            .expect("started");
+        assert_eq!(status.signal(), Some(nix::libc::SIGABRT), "{point}: {status}");
+
+        let store = place.open().await;
+        assert_eq!(store.person(&name("bob")).await.is_ok(), whole, "{point}");
+        assert_eq!(store.key(keys::spki(2)).await.is_ok(), whole, "{point}");
+        let ties = store.ties(&name("alice"), &name("bob"), 0).await.expect("read");
+        assert_eq!(ties.len(), usize::from(whole), "{point}");
+        assert_eq!(
+            verified_audit(&store).await.len(),
+            2 + usize::from(whole),
+            "{point}"
+        );
+        // Whoever was cut off tries again with the same key and gets in; nobody else does once it was used.
+        let other = store
+            .use_invite(&keys::using(&invite, 3), note("accept-invite", "bob"))
+            .await;
+        if whole {
+            assert!(other.is_err(), "{point}");
+            let again = store
+                .use_invite(&keys::using(&invite, 2), note("accept-invite", "bob"))
+                .await
+                .expect("again");
+            assert!(again.again, "{point}");
+        } else {
+            assert!(!other.expect("still open").again, "{point}");
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod common;
 mod corrupt;
 mod crash;
 mod full_disk;
+mod keys;
 mod model;
 mod orders;
 mod records;

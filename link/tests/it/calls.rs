@@ -281,6 +281,8 @@ async fn a_peer_that_says_nothing_is_given_up() {
         identity: proto::Identity::Controller,
         address: local(),
         certificate_expires: std::time::SystemTime::now(),
+        key: trust::Spki::new([0; 32]),
+        expired: false,
     };
     let short = Duration::from_millis(50);
     let config = ServeConfig {

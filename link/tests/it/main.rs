@@ -4,6 +4,7 @@
 mod common;
 
 mod calls;
+mod clocks;
 mod flood;
 mod odd_names;
 mod redial;

@@ -248,7 +248,8 @@ async fn strangers_stay_outside() {
     );
 
     // The door is still open to others.
-    let honest = tls_connect(pki.raw_client(Some(&pki.issue(ALICE))), to)
+    let alice = pki.issue(ALICE);
+    let honest = tls_connect(pki.raw_client(Some(&alice)), to)
         .await
         .expect("handshake");
     let accepted = within("accept", door.accept()).await.expect("acceptor");
@@ -257,6 +258,8 @@ async fn strangers_stay_outside() {
         ALICE,
         "the identity is delivered; the caller decides"
     );
+    let key = trust::Spki::of_certificate(&alice.chain()[0]).expect("well formed");
+    assert_eq!((accepted.peer().key, accepted.peer().expired), (key, false));
     assert_eq!(
         accepted.peer().address,
         honest.get_ref().0.local_addr().expect("address")

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use proto::{BootId, NodeId, NodeName};
+use proto::{BootId, NodeId, NodeName, Version};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -20,6 +20,37 @@ pub(super) async fn incarnation(conn: &mut SqliteConnection) -> Result<u64, Fail
         .fetch_one(conn)
         .await?;
     Ok(row::unsigned(&found, "incarnation")?)
+}
+
+/// The life of this database, and the highest epoch that it has handed out.
+pub(super) async fn handed_out(conn: &mut SqliteConnection) -> Result<Version, Fail> {
+    let found = sqlx::query("SELECT incarnation, reserved_epoch FROM meta")
+        .fetch_one(conn)
+        .await?;
+    Ok(Version {
+        incarnation: row::unsigned(&found, "incarnation")?,
+        epoch: row::unsigned(&found, "reserved_epoch")?,
+    })
+}
+
+/// Begins another life of the database, higher than `above` and than the one that it is in.
+pub(super) async fn begin_incarnation(
+    conn: &mut SqliteConnection,
+    above: u64,
+    note: impl FnOnce(Version) -> Note,
+) -> Result<u64, Fail> {
+    let now = handed_out(conn).await?;
+    let next = now.incarnation.max(above).saturating_add(1);
+    sqlx::query("UPDATE meta SET incarnation = ?")
+        .bind(row::signed(next))
+        .execute(&mut *conn)
+        .await?;
+    let version = Version {
+        incarnation: next,
+        epoch: now.epoch,
+    };
+    audit::append(conn, note(version)).await?;
+    Ok(next)
 }
 
 pub(super) async fn reserve_epochs(conn: &mut SqliteConnection, count: u64) -> Result<Range<u64>, Fail> {
@@ -43,20 +74,30 @@ pub(super) async fn create(
     node: &NewNode,
     note: Note,
 ) -> Result<NodeRecord, Fail> {
+    insert(conn, node, note.draft.at_ms).await?;
+    audit::append(conn, note).await?;
+    get(conn, node.id).await
+}
+
+/// Neither its id nor its name is taken.
+pub(super) async fn check_new(conn: &mut SqliteConnection, id: NodeId, name: &NodeName) -> Result<(), Fail> {
     let there = sqlx::query("SELECT name FROM nodes WHERE id = ? OR name = ?")
-        .bind(row::blob(node.id.uuid()))
-        .bind(node.name.to_string())
+        .bind(row::blob(id.uuid()))
+        .bind(name.to_string())
         .fetch_optional(&mut *conn)
         .await?;
-    if let Some(there) = there {
-        let name: String = there.try_get("name")?;
-        let clash = if name == node.name.as_str() {
-            name
-        } else {
-            node.id.to_string()
-        };
-        return Err(StoreError::exists("node", &clash).into());
-    }
+    let Some(there) = there else { return Ok(()) };
+    let taken: String = there.try_get("name")?;
+    let clash = if taken == name.as_str() {
+        taken
+    } else {
+        id.to_string()
+    };
+    Err(StoreError::exists("node", &clash).into())
+}
+
+pub(super) async fn insert(conn: &mut SqliteConnection, node: &NewNode, at_ms: i64) -> Result<(), Fail> {
+    check_new(conn, node.id, &node.name).await?;
     if !places::site_exists(conn, &node.site).await? {
         return Err(StoreError::not_found("site", &node.site).into());
     }
@@ -70,11 +111,10 @@ pub(super) async fn create(
     .bind(row::blob(node.id.uuid()))
     .bind(node.name.to_string())
     .bind(node.site.to_string())
-    .bind(note.draft.at_ms)
+    .bind(at_ms)
     .execute(&mut *conn)
     .await?;
-    audit::append(conn, note).await?;
-    get(conn, node.id).await
+    Ok(())
 }
 
 pub(super) async fn get(conn: &mut SqliteConnection, id: NodeId) -> Result<NodeRecord, Fail> {

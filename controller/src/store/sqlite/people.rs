@@ -8,14 +8,32 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::fault::Fail;
-use super::{audit, row};
-use crate::store::{NewPerson, Note, Page, PageRequest, PersonRecord, StoreError};
+use super::{audit, invites, row};
+use crate::store::{
+    InviteSelection, NewPerson, Note, Page, PageRequest, PersonRecord, StoreError, Tie, TieKind,
+};
 
 pub(super) async fn create(
     conn: &mut SqliteConnection,
     person: &NewPerson,
     note: Note,
 ) -> Result<PersonRecord, Fail> {
+    let (by, at_ms) = (note.draft.person.clone(), note.draft.at_ms);
+    insert(conn, person, by.as_ref(), at_ms).await?;
+    if let Some(by) = &by {
+        tie(conn, &person.name, by, TieKind::Invited, at_ms).await?;
+    }
+    audit::append(conn, note).await?;
+    get(conn, &person.name).await
+}
+
+/// The person and their grants.
+pub(super) async fn insert(
+    conn: &mut SqliteConnection,
+    person: &NewPerson,
+    by: Option<&PersonName>,
+    at_ms: i64,
+) -> Result<(), Fail> {
     if exists(conn, &person.name).await? {
         return Err(StoreError::exists("person", &person.name).into());
     }
@@ -23,14 +41,70 @@ pub(super) async fn create(
         .bind(person.name.to_string())
         .bind(person.full_name.clone())
         .bind(person.email.clone())
-        .bind(note.draft.at_ms)
+        .bind(at_ms)
         .execute(&mut *conn)
         .await?;
     for grant in &person.grants {
-        give(conn, &person.name, grant, &note).await?;
+        give(conn, &person.name, grant, by, at_ms).await?;
     }
-    audit::append(conn, note).await?;
-    get(conn, &person.name).await
+    Ok(())
+}
+
+/// Notes who did what for whom. Nobody is tied to themselves.
+pub(super) async fn tie(
+    conn: &mut SqliteConnection,
+    person: &PersonName,
+    by: &PersonName,
+    kind: TieKind,
+    at_ms: i64,
+) -> Result<(), Fail> {
+    if person == by {
+        return Ok(());
+    }
+    sqlx::query("INSERT INTO ties (person, by, kind, at_ms) VALUES (?, ?, ?, ?)")
+        .bind(person.to_string())
+        .bind(by.to_string())
+        .bind(kind.as_str())
+        .bind(at_ms)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn ties(
+    conn: &mut SqliteConnection,
+    a: &PersonName,
+    b: &PersonName,
+    since_ms: i64,
+) -> Result<Vec<Tie>, Fail> {
+    let found = sqlx::query(
+        "SELECT person, by, kind, at_ms FROM ties \
+         WHERE ((person = ?1 AND by = ?2) OR (person = ?2 AND by = ?1)) AND at_ms >= ?3 \
+         ORDER BY at_ms DESC, rowid DESC LIMIT ?4",
+    )
+    .bind(a.to_string())
+    .bind(b.to_string())
+    .bind(since_ms)
+    .bind(i64::from(PageRequest::MAX))
+    .fetch_all(conn)
+    .await?;
+    let read = |found: &SqliteRow| {
+        let word: &str = found.try_get("kind")?;
+        let kind = [TieKind::Invited, TieKind::Promoted, TieKind::Rekeyed]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .ok_or_else(|| sqlx::Error::ColumnDecode {
+                index: "kind".to_owned(),
+                source: format!("tie {word:?} is unknown").into(),
+            })?;
+        Ok(Tie {
+            person: row::parse(found, "person")?,
+            by: row::parse(found, "by")?,
+            kind,
+            at_ms: found.try_get("at_ms")?,
+        })
+    };
+    Ok(found.iter().map(read).collect::<sqlx::Result<_>>()?)
 }
 
 pub(super) async fn get(conn: &mut SqliteConnection, name: &PersonName) -> Result<PersonRecord, Fail> {
@@ -73,7 +147,11 @@ pub(super) async fn grant(
     if !exists(conn, person).await? {
         return Err(StoreError::not_found("person", person).into());
     }
-    give(conn, person, grant, &note).await?;
+    let (by, at_ms) = (note.draft.person.clone(), note.draft.at_ms);
+    let given = give(conn, person, grant, by.as_ref(), at_ms).await?;
+    if let (true, Some(by)) = (given, &by) {
+        tie(conn, person, by, TieKind::Promoted, at_ms).await?;
+    }
     audit::append(conn, note).await?;
     get(conn, person).await
 }
@@ -94,11 +172,23 @@ pub(super) async fn revoke(
         .bind(grant.site().map(ToString::to_string))
         .execute(&mut *conn)
         .await?;
+    // They may have invited as what they are no longer.
+    let theirs = InviteSelection::By(person.clone());
+    invites::void_rows(conn, &theirs, "its maker lost a role", note.draft.at_ms).await?;
     audit::append(conn, note).await?;
     get(conn, person).await
 }
 
-async fn exists(conn: &mut SqliteConnection, name: &PersonName) -> Result<bool, Fail> {
+/// Takes every role away.
+pub(super) async fn take_all(conn: &mut SqliteConnection, person: &PersonName) -> Result<(), Fail> {
+    sqlx::query("DELETE FROM grants WHERE person = ?")
+        .bind(person.to_string())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn exists(conn: &mut SqliteConnection, name: &PersonName) -> Result<bool, Fail> {
     let found = sqlx::query("SELECT 1 FROM people WHERE name = ?")
         .bind(name.to_string())
         .fetch_optional(conn)
@@ -106,13 +196,14 @@ async fn exists(conn: &mut SqliteConnection, name: &PersonName) -> Result<bool, 
     Ok(found.is_some())
 }
 
-/// `note` tells who gave it and when.
+/// False when they had it already.
 async fn give(
     conn: &mut SqliteConnection,
     person: &PersonName,
     grant: &Grant,
-    note: &Note,
-) -> Result<(), Fail> {
+    by: Option<&PersonName>,
+    at_ms: i64,
+) -> Result<bool, Fail> {
     let done = sqlx::query(
         "INSERT INTO grants (person, role, slice, site, granted_by, granted_at_ms) VALUES (?, ?, ?, ?, ?, ?) \
          ON CONFLICT DO NOTHING",
@@ -121,18 +212,12 @@ async fn give(
     .bind(grant.role().as_str())
     .bind(grant.slice().map(ToString::to_string))
     .bind(grant.site().map(ToString::to_string))
-    .bind(
-        note.draft
-            .person
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-    )
-    .bind(note.draft.at_ms)
+    .bind(by.map(ToString::to_string).unwrap_or_default())
+    .bind(at_ms)
     .execute(conn)
     .await;
     match (done, grant.slice(), grant.site()) {
-        (Ok(_), ..) => Ok(()),
+        (Ok(done), ..) => Ok(done.rows_affected() > 0),
         (Err(error), Some(slice), _) if is_foreign_key(&error) => {
             Err(StoreError::not_found("slice", slice).into())
         }
