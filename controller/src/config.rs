@@ -158,7 +158,10 @@ impl Default for Config {
 
 impl Listener {
     fn people() -> Self {
-        Self::at(PEOPLE_PORT)
+        Self {
+            max_handshakes: 4_096,
+            ..Self::at(PEOPLE_PORT)
+        }
     }
 
     fn daemons() -> Self {
@@ -187,6 +190,7 @@ impl Listener {
         let ListenConfig {
             backlog: _,
             max_handshakes,
+            max_turns: _,
             handshake_deadline,
             max_per_identity,
         } = ListenConfig::default();

@@ -20,6 +20,7 @@ pub mod config;
 mod crash;
 mod error;
 pub mod fleet;
+mod harden;
 pub mod orders;
 pub mod pki;
 pub mod policy;
@@ -31,4 +32,5 @@ pub mod store;
 
 pub use config::{Config, ConfigError};
 pub use error::{CODE_HEADER, Error};
+pub use harden::harden;
 pub use serve::{Handle, ServeError, serve};

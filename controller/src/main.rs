@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let done = start_log(&config).and_then(|()| {
+        controller::harden();
         let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
         runtime.block_on(run(cli.command, config))
     });

@@ -2,11 +2,12 @@
 //! connections are cut, what was heard is recorded, the database is closed.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::{Acceptor, ServeConfig};
+use link::{Acceptor, ServeConfig, Workers};
 use proto::bundle::SecretPem;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -25,6 +26,10 @@ use crate::store::{SqliteStore, Store, StoreError};
 /// Held by whatever serves.
 type Alive = mpsc::Sender<()>;
 
+/// Nice values of the threads that make handshakes: presses, and what they wait for, go first (ADR 0017).
+const PEOPLE_NICE: i32 = 5;
+const DAEMONS_NICE: i32 = 10;
+
 /// For links and calls to end after the ports have closed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -40,6 +45,9 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    /// Others can change the state directory.
+    #[error("state directory")]
+    Place(#[from] trust::PlaceError),
     /// Certificate or key.
     #[error("{dir}: controller's certificate and key", dir = dir.display())]
     Tls {
@@ -61,6 +69,9 @@ pub enum ServeError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Threads for the handshakes.
+    #[error("no threads for handshakes")]
+    Threads(#[source] std::io::Error),
     /// A port.
     #[error(transparent)]
     Listen(#[from] link::ListenError),
@@ -103,6 +114,7 @@ fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
 /// When the state directory is not complete, the database cannot be used, or a port is taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
+    trust::own_directory(dir)?;
     let lock = Lock::take(dir)?;
     finish_restore(dir, &lock)?;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
@@ -142,8 +154,21 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
     let (routes, health) = services::routes(fleet.clone(), door.clone(), rollouts).await?;
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
-    let people = Acceptor::bind(config.people.listen, for_people, config.people.bounds())?;
-    let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;
+    // Two, so that a person who dials stands behind no daemon.
+    let workers = |name, threads, nice| Workers::start(name, threads, nice).map_err(ServeError::Threads);
+    let people = Acceptor::bind_on(
+        workers("people", 1, PEOPLE_NICE)?,
+        config.people.listen,
+        for_people,
+        config.people.bounds(),
+    )?;
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let daemons = Acceptor::bind_on(
+        workers("daemons", threads, DAEMONS_NICE)?,
+        config.daemons.listen,
+        tls,
+        config.daemons.bounds(),
+    )?;
     let handle = Handle {
         people_addr: people.local_addr(),
         daemons_addr: daemons.local_addr(),

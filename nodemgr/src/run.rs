@@ -2,7 +2,6 @@
 //! before anybody can ask.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +23,8 @@ use crate::{Agent, Config, Listening, config, direct, exec, prepare, restart};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The bundle's file.
-    #[error("bundle {path}: {source}", path = path.display())]
-    BundleFile {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel said, or what is wrong with its mode.
-        source: io::Error,
-    },
+    #[error("bundle")]
+    BundleFile(#[from] trust::PlaceError),
     /// The bundle's text.
     #[error("bundle {path}", path = path.display())]
     Bundle {
@@ -232,17 +226,7 @@ async fn feed_watchdog(node: Arc<Node>, shutdown: CancellationToken) {
 }
 
 fn read_bundle(path: &Path) -> Result<(Bundle, NodeId), RunError> {
-    let file = |source| RunError::BundleFile {
-        path: path.to_owned(),
-        source,
-    };
-    let mode = std::fs::metadata(path).map_err(file)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(file(io::Error::other(format!(
-            "mode is {mode:o}, expected 600: it holds a private key"
-        ))));
-    }
-    let text = std::fs::read_to_string(path).map_err(file)?;
+    let text = trust::read_private(path, Bundle::MAX_BYTES)?;
     let bundle = Bundle::parse(&text).map_err(|source| RunError::Bundle {
         path: path.to_owned(),
         source,

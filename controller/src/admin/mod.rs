@@ -85,6 +85,9 @@ pub enum AdminError {
         /// What is wrong with it.
         what: String,
     },
+    /// Others can change the place.
+    #[error(transparent)]
+    Place(#[from] trust::PlaceError),
     /// There is something in the directory.
     #[error("{dir} is not empty: init makes a new controller and touches no other", dir = dir.display())]
     NotEmpty {

@@ -228,7 +228,7 @@ impl Fleet {
             boot_id: Some(checked.boot),
             report,
         };
-        self.hand_over(Item::Seen(Box::new(seen))).await;
+        self.saw(seen).await;
         if let Some(witnessed) = witnessed.filter(|witnessed| self.is_news(index, witnessed)) {
             Box::pin(self.heed(index, member.id, &member.name, witnessed)).await;
         }
@@ -432,7 +432,12 @@ impl Fleet {
             boot_id: None,
             report,
         };
-        self.hand_over(Item::Seen(Box::new(seen))).await;
+        self.saw(seen).await;
+    }
+
+    /// Notes where a node was seen. Waits when that is behind, which holds up this link alone.
+    async fn saw(&self, seen: NodeSeen) {
+        let _ = self.sightings.send(seen).await;
     }
 
     /// To the recorder. Waits when it is behind, which holds up this link alone; after the end nobody records.

@@ -52,7 +52,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::{NodeIndex, NodeRef};
-use crate::store::{EPOCH_BLOCK, HoldRecord, Note, Store, StoreError};
+use crate::store::{EPOCH_BLOCK, HoldRecord, NodeSeen, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
 pub use approve::Agreed;
@@ -103,6 +103,7 @@ pub struct Fleet {
     items: mpsc::Sender<Item>,
     agreeing: approve::Agreeing,
     witnessing: witness::Witnessing,
+    sightings: mpsc::Sender<NodeSeen>,
     shutdown: CancellationToken,
     rollouts: std::sync::OnceLock<std::sync::Weak<crate::rollout::Rollouts>>,
 }
@@ -173,6 +174,7 @@ impl Fleet {
             "loaded"
         );
         let (items, queue) = mpsc::channel(recorder::QUEUE);
+        let (sightings, seen) = mpsc::channel(recorder::QUEUE);
         let fleet = Arc::new(Self {
             unwritten: Arc::new(Unwritten::new(store.clone())),
             store,
@@ -186,6 +188,7 @@ impl Fleet {
             items,
             agreeing: approve::Agreeing::default(),
             witnessing: witness::Witnessing::default(),
+            sightings,
             shutdown,
             rollouts: std::sync::OnceLock::new(),
         });
@@ -193,6 +196,7 @@ impl Fleet {
         fleet.sign_head().await?;
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
+            tokio::spawn(recorder::note_sightings(fleet.clone(), seen)),
             tokio::spawn(recorder::retry(fleet.clone())),
             tokio::spawn(policies::run(fleet.clone())),
             tokio::spawn(witness::run(fleet.clone())),
