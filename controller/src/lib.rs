@@ -10,15 +10,18 @@
 //! - [`orders`]: what a wish becomes and what became of it; pure.
 //! - [`fleet`]: the nodes, and the orders on their way to them.
 //! - `services`: what people call.
-//! - [`store`]: what is never forgotten. [`admin`], [`pki`]: `init` and `issue`, without a running controller.
+//! - [`store`]: what is never forgotten. [`admin`]: `init`, `issue` and `ca`, without a running controller.
+//! - [`pki`]: root, issuing and leaf certificates. [`seal`]: secrets at rest.
 
 pub mod admin;
 pub mod config;
 mod crash;
 mod error;
 pub mod fleet;
+mod gate;
 pub mod orders;
 pub mod pki;
+pub mod seal;
 mod serve;
 mod services;
 pub mod store;

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use controller::admin::rotation::{self, Step};
 use controller::admin::{
     AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
     init as make, invite_person, issue_node, issue_person,
 };
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, InviteArgs, Issue};
+use crate::args::{Ca, InitArgs, InviteArgs, Issue, Root};
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {
@@ -97,4 +98,16 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
             .await
         }
     }
+}
+
+pub(crate) async fn ca(wish: Ca, dir: PathBuf) -> Result<String, AdminError> {
+    let now = OffsetDateTime::now_utc();
+    let step = match wish {
+        Ca::Status => return Ok(rotation::status(&dir, now).await?.to_string()),
+        Ca::RotateIssuing => Step::RotateIssuing,
+        Ca::Root(Root::Add) => Step::AddRoot,
+        Ca::Root(Root::Switch) => Step::SwitchRoot,
+        Ca::Root(Root::Retire) => Step::RetireRoot,
+    };
+    rotation::step_offline(&dir, step, now).await
 }

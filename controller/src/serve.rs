@@ -2,20 +2,20 @@
 //! connections are cut, what was heard is recorded, the database is closed.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use link::{Acceptor, ServeConfig};
-use proto::bundle::SecretPem;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::admin::{Addresses, AddressesError, files};
-use crate::fleet::{Fleet, now_ms};
-use crate::pki::{Ca, PkiError, SignerFileError, load_signer};
+use crate::fleet::{Fleet, Issuing, now_ms};
+use crate::gate::Gate;
+use crate::pki::{Authority, AuthorityError};
 use crate::services::door::{Door, Reach};
 use crate::services::{self, PeopleRoutes};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -29,15 +29,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Why the controller does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A file of the state directory.
-    #[error("{path}: cannot be read; redbutton-controller init makes it", path = path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// Certificate or key.
     #[error("{dir}: controller's certificate and key", dir = dir.display())]
     Tls {
@@ -47,9 +38,9 @@ pub enum ServeError {
         #[source]
         source: link::TlsError,
     },
-    /// The key that makes statements.
-    #[error("the controller's signer")]
-    Signer(#[from] SignerFileError),
+    /// The controller's certificates and keys.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,9 +50,6 @@ pub enum ServeError {
     /// Where people are told to dial.
     #[error(transparent)]
     Addresses(#[from] AddressesError),
-    /// The CA's key.
-    #[error(transparent)]
-    Ca(#[from] PkiError),
     /// The descriptors of the services.
     #[error("gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -84,36 +72,39 @@ impl Handle {
     }
 }
 
-fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
-    let path = dir.join(name);
-    std::fs::read_to_string(&path).map_err(|source| ServeError::File { path, source })
-}
-
 /// Serves from the state directory of `config` until `shutdown` is cancelled. Both ports listen when this returns.
 ///
 /// # Errors
 /// When the state directory is not complete, the database cannot be used, or a port is taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
-    let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
-    let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
-    let tls = link::server_config(&ca, &certificate, &key).map_err(|source| ServeError::Tls {
+    let authority = Arc::new(Authority::open(dir, OffsetDateTime::now_utc())?);
+    let tls = |source| ServeError::Tls {
         dir: dir.clone(),
         source,
-    })?;
-    let signer = Arc::new(load_signer(dir, OffsetDateTime::now_utc())?);
+    };
+    let gate = Gate::new(authority.clone()).map_err(tls)?;
+    let shown = gate.config().map_err(tls)?;
     let store = Arc::new(SqliteStore::open(&dir.join(files::DATABASE)).await?);
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
-    let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
-    let ca = Ca::load(ca, &SecretPem::new(read(dir, files::CA_KEY)?))?;
-    let controllers = Addresses::load(dir)?.people;
-    let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
+    let Addresses {
+        people: controllers,
+        daemons,
+    } = Addresses::load(dir)?;
+    let issuing = Issuing {
+        authority: authority.clone(),
+        controllers: daemons,
+        life: config.keys.node_life(),
+    };
+    let (fleet, fleet_tasks) = Fleet::load(shared, issuing, config.nodes.bounds(), recording.clone()).await?;
+    let door = Arc::new(Door::new(authority, config.keys.door(controllers)));
     let (routes, health) = services::routes(fleet.clone(), door.clone()).await?;
+    let upkeep = tokio::spawn(gate.keep(recording.clone()));
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
-    let people = Acceptor::bind(config.people.listen, tls.clone(), config.people.bounds())?;
-    let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;
+    let people = Acceptor::bind(config.people.listen, shown.clone(), config.people.bounds())?;
+    let daemons = Acceptor::bind(config.daemons.listen, shown, config.daemons.bounds())?;
     let handle = Handle {
         people_addr: people.local_addr(),
         daemons_addr: daemons.local_addr(),
@@ -131,6 +122,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     )));
     drop(tokio::spawn(attend_people(
         people,
+        fleet.clone(),
         routes,
         door,
         alive,
@@ -149,7 +141,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
             tracing::warn!("some connections did not end in time");
         }
         recording.cancel();
-        for task in fleet_tasks.into_iter().chain([keeping_record]) {
+        for task in fleet_tasks.into_iter().chain([keeping_record, upkeep]) {
             if tokio::time::timeout(GRACE, task).await.is_err() {
                 tracing::warn!("what was heard last may not be recorded; nodes say it again");
             }
@@ -186,6 +178,7 @@ async fn attend_daemons(
 
 async fn attend_people(
     mut acceptor: Acceptor,
+    fleet: Arc<Fleet>,
     routes: PeopleRoutes,
     door: Arc<Door>,
     alive: Alive,
@@ -203,7 +196,9 @@ async fn attend_people(
             }
         };
         let (entered, alive) = (door.enter(&peer, &cut, now_ms()), alive.clone());
+        let fleet = fleet.clone();
         drop(tokio::spawn(async move {
+            fleet.adopt_person(&peer).await;
             let serving =
                 link::serve_accepted(accepted, routes, ServeConfig::default(), entered.token.clone());
             let ended = tokio::select! {

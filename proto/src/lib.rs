@@ -9,6 +9,8 @@ mod hold;
 mod identity;
 mod ids;
 #[cfg(feature = "grpc")]
+mod secret;
+#[cfg(feature = "grpc")]
 mod wire;
 
 pub use hold::{Hold, HoldKind, Role, Scope};

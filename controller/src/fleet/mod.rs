@@ -24,9 +24,11 @@
 
 mod aim;
 mod attach;
+mod clones;
 mod epochs;
 mod facts;
 mod frames;
+mod keys;
 mod look;
 mod order_view;
 mod plan;
@@ -36,18 +38,21 @@ mod roster;
 mod state;
 mod unwritten;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::{Hold, NodeId, OrderId, Version};
+use proto::{DaemonRole, Hold, NodeId, OrderId, Version};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::{NodeIndex, NodeRef};
-use crate::store::{EPOCH_BLOCK, Note, Store, StoreError};
+use crate::pki::Authority;
+use crate::store::{EPOCH_BLOCK, Holder, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
+pub use keys::Issuing;
 pub use press::Pressed;
 pub use roster::Member;
 pub use state::{LiveOrder, Standing};
@@ -80,12 +85,14 @@ impl Default for FleetConfig {
 /// The nodes, and the orders on their way to them.
 pub struct Fleet {
     store: Arc<dyn Store>,
-    signer: Arc<trust::Signer>,
+    issuing: Issuing,
     config: FleetConfig,
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
     items: mpsc::Sender<Item>,
+    /// Connections of daemons so far.
+    accepted: AtomicU64,
     shutdown: CancellationToken,
 }
 
@@ -107,7 +114,7 @@ impl Fleet {
     /// twice.
     pub async fn load(
         store: Arc<dyn Store>,
-        signer: Arc<trust::Signer>,
+        issuing: Issuing,
         config: FleetConfig,
         shutdown: CancellationToken,
     ) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), StoreError> {
@@ -121,6 +128,11 @@ impl Fleet {
         let mut state = State::new(now);
         for node in store.all_nodes().await? {
             state.enrol(&node);
+        }
+        for key in store.key_trust().await? {
+            if let Holder::Node(id, DaemonRole::NodeManager) = key.holder {
+                state.keys.insert(key.spki, id);
+            }
         }
         for record in store.holds().await? {
             state.holds.insert(record.hold.id, record.hold);
@@ -139,16 +151,18 @@ impl Fleet {
         let fleet = Arc::new(Self {
             unwritten: Arc::new(Unwritten::new(store.clone())),
             store,
-            signer,
+            issuing,
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
             items,
+            accepted: AtomicU64::new(0),
             shutdown,
         });
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::retry(fleet.clone())),
+            tokio::spawn(keys::keep(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }
@@ -164,8 +178,13 @@ impl Fleet {
     }
 
     /// Says what must outlive the database and the connections.
-    pub fn signer(&self) -> &Arc<trust::Signer> {
-        &self.signer
+    pub fn signer(&self) -> Arc<trust::Signer> {
+        self.issuing.authority.signer()
+    }
+
+    /// The controller's certificates and keys.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.issuing.authority
     }
 
     /// The highest version so far.

@@ -20,7 +20,7 @@ use proto::{Identity, PersonName};
 use tokio_util::sync::CancellationToken;
 use trust::Spki;
 
-use crate::pki::Ca;
+use crate::pki::{Authority, Ca};
 use crate::store::{KeyStore, Store};
 
 /// Between two writes of when keys were used last.
@@ -40,7 +40,7 @@ pub(crate) struct DoorConfig {
 
 /// The people's door.
 pub(crate) struct Door {
-    pub(crate) ca: Ca,
+    authority: Arc<Authority>,
     pub(crate) config: DoorConfig,
     connections: Mutex<HashMap<u64, Connection>>,
     next: AtomicU64,
@@ -69,7 +69,9 @@ impl Reach {
             (Identity::Person(_), false) => Some(Reach::Everything),
             (Identity::Person(_), true) | (Identity::Invite(_), false) => Some(Reach::Enrol),
             (Identity::Invite(_), true)
-            | (Identity::Controller | Identity::Daemon(..) | Identity::Signer, _) => None,
+            | (Identity::Controller | Identity::Daemon(..) | Identity::Signer | Identity::Breakglass(_), _) => {
+                None
+            }
         }
     }
 }
@@ -79,14 +81,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Door {
-    pub(crate) fn new(ca: Ca, config: DoorConfig) -> Self {
+    pub(crate) fn new(authority: Arc<Authority>, config: DoorConfig) -> Self {
         Self {
-            ca,
+            authority,
             config,
             connections: Mutex::default(),
             next: AtomicU64::new(0),
             used: Mutex::default(),
         }
+    }
+
+    /// What issues now.
+    pub(crate) fn ca(&self) -> Arc<Ca> {
+        self.authority.ca()
     }
 
     /// Enters a connection. Everything of it runs under the token of what is returned.
@@ -203,6 +210,7 @@ mod tests {
             certificate_expires: SystemTime::now(),
             key: Spki::new([key; 32]),
             expired,
+            direct: false,
         }
     }
 
@@ -228,13 +236,15 @@ mod tests {
 
     #[test]
     fn who_is_cut_is_cut_and_nobody_else() {
-        let (ca, _) = Ca::generate(OffsetDateTime::now_utc()).expect("randomness");
+        let dir = tempfile::tempdir().expect("a directory");
+        let names = ["localhost".parse().expect("a name")];
+        let authority = Authority::create(dir.path(), &names, OffsetDateTime::now_utc()).expect("made");
         let config = DoorConfig {
             controllers: Vec::new(),
             life: Duration::ZERO,
             grace: Duration::ZERO,
         };
-        let door = Arc::new(Door::new(ca, config));
+        let door = Arc::new(Door::new(Arc::new(authority), config));
         let all = CancellationToken::new();
         let enter = |uri, key| door.enter(&peer(uri, key, false), &all, 0);
         let (laptop, desk) = (

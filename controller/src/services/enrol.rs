@@ -155,7 +155,7 @@ impl Desk {
         let now = OffsetDateTime::now_utc();
         let door = &self.door;
         Ok(door
-            .ca
+            .ca()
             .certify_person(name, requested, life(door.config.life), now)?)
     }
 
@@ -164,7 +164,7 @@ impl Desk {
             identity: certified.identity.to_string(),
             name: name.to_string(),
             certificate: certified.chain,
-            roots: self.door.ca.pem().to_owned(),
+            roots: self.door.ca().pem().to_owned(),
             controllers: self.door.config.controllers.clone(),
             expires_at_ms: millis(certified.expires),
         }

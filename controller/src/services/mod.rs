@@ -13,6 +13,7 @@ mod audit_service;
 mod caller;
 pub(crate) mod door;
 mod enrol;
+mod node_keys;
 mod nodes;
 mod orders;
 mod pages;

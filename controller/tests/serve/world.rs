@@ -386,7 +386,7 @@ pub(crate) fn obedient(command: &Command) -> Vec<Answer> {
         Some(Action::Impose(_)) => Outcome::Killed,
         Some(Action::Release(_)) => Outcome::Released,
         Some(Action::Reboot(_) | Action::Halt(_)) => Outcome::Accepted,
-        Some(Action::Sync(_)) | None => Outcome::AlreadyDead,
+        Some(Action::Sync(_) | Action::Policy(_)) | None => Outcome::AlreadyDead,
     };
     vec![answer(command, outcome, true)]
 }
