@@ -1,14 +1,16 @@
 //! The command line: what may be typed, checked before anything is sent. The doc comments are the help texts and
 //! the manual pages.
 
+mod keys;
 mod press;
 mod values;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use proto::{OrderId, PersonName, SiteName, SliceName};
+use proto::{InviteId, OrderId, PersonName, SiteName, SliceName};
 
+pub use keys::{InviteArgs, LoginArgs, RemoveArgs, RevokeKeysArgs};
 pub(crate) use press::reason;
 pub use press::{NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopNode, Waiting};
 pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, seconds};
@@ -32,7 +34,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Your credentials, as `redbutton-controller issue person` wrote them [default: ~/.config/redbutton/bundle]
+    /// Your credentials, as `redbutton login` writes them [default: ~/.config/redbutton/bundle]
     #[arg(long, global = true, value_name = "PATH", env = "REDBUTTON_BUNDLE")]
     pub bundle: Option<PathBuf>,
     /// Dial this controller instead of those in the bundle (port 7443 unless given)
@@ -69,6 +71,10 @@ pub enum Command {
     /// Orders: what was asked of the fleet, and what became of it
     #[command(subcommand)]
     Order(OrderCommand),
+    /// Use an invite, or renew your certificate
+    Login(LoginArgs),
+    /// Let somebody in: a one-time invite for a new person, or one more key for one who is there
+    Invite(InviteArgs),
     /// Who you are to the controller, and what you may do
     Whoami,
     /// Sites: institutions that host nodes
@@ -286,6 +292,22 @@ pub enum PeopleCommand {
         /// What
         #[command(flatten)]
         grant: GrantArgs,
+    },
+    /// List the keys of a person
+    Keys {
+        /// Whose; yours unless given
+        person: Option<PersonName>,
+    },
+    /// Revoke keys at once: a stolen laptop, a lost key. Their connections are cut
+    RevokeKeys(RevokeKeysArgs),
+    /// Take everything from a person at once: roles, keys, open invites
+    Remove(RemoveArgs),
+    /// List open invites
+    Invites,
+    /// Take an open invite back
+    VoidInvite {
+        /// As `people invites` prints it
+        invite: InviteId,
     },
 }
 

@@ -1,8 +1,9 @@
-//! The bundle file on this machine: where it lies, and that nobody else can read it.
+//! The bundle file on this machine: where it lies, that nobody else can read it, and how it is replaced: under another
+//! name, fsynced, then renamed, so that a crash leaves the old one or the new one, whole.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use proto::bundle::{Bundle, BundleError};
@@ -31,6 +32,18 @@ pub(crate) enum BundleFileError {
     /// Not a bundle.
     #[error("bundle {}", path.display())]
     Malformed { path: PathBuf, source: BundleError },
+    /// Cannot be put there.
+    #[error("bundle {}: cannot be written", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// An invite where a bundle is needed.
+    #[error("{} is an invite, which can only be used to log in", path.display())]
+    Invite { path: PathBuf },
+    /// A bundle where an invite is needed.
+    #[error("{} is no invite, it speaks for {identity}", path.display())]
+    NoInvite { path: PathBuf, identity: String },
+    /// Somebody else's, or unreadable, is in the way.
+    #[error("{} is in the way: {what}", path.display())]
+    InTheWay { path: PathBuf, what: String },
 }
 
 impl BundleFileError {
@@ -39,14 +52,20 @@ impl BundleFileError {
         match self {
             Self::NoPlace => "pass --bundle PATH".to_owned(),
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                "ask support for a bundle (redbutton-controller issue person NAME), or pass --bundle PATH"
+                "ask support for an invite (redbutton invite NAME), then redbutton login FILE; or pass --bundle PATH"
                     .to_owned()
             }
             Self::Read { .. } => "make it readable for you alone, or pass --bundle PATH".to_owned(),
             Self::NotAFile { .. } | Self::TooLarge { .. } => "pass --bundle PATH".to_owned(),
             Self::Open { path, .. } => format!("chmod 600 {}", path.display()),
             Self::Malformed { .. } => {
-                "ask support for a new one (redbutton-controller issue person NAME)".to_owned()
+                "ask support for an invite (redbutton invite NAME), then redbutton login FILE".to_owned()
+            }
+            Self::Write { .. } => "make its directory writable for you, or pass --bundle PATH".to_owned(),
+            Self::Invite { path } => format!("redbutton login {}", path.display()),
+            Self::NoInvite { .. } => "redbutton login without a file renews your certificate".to_owned(),
+            Self::InTheWay { .. } => {
+                "pass --bundle PATH to keep both, or --force to replace it: its key is gone then".to_owned()
             }
         }
     }
@@ -96,6 +115,77 @@ pub(crate) fn read(path: &Path) -> Result<Bundle, BundleFileError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Puts a bundle at `path`, whatever stands there.
+///
+/// # Errors
+/// What the system said; then what stood there stays.
+pub(crate) fn write(path: &Path, bundle: &Bundle) -> Result<(), BundleFileError> {
+    write_private(path, &bundle.to_text())
+}
+
+/// Puts `new` in the place of `old`, if `old` still stands there: somebody else may have logged in meanwhile.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn replace(path: &Path, old: &Bundle, new: &Bundle) -> Result<(), BundleFileError> {
+    let there = read(path)?;
+    if there.identity != old.identity || there.key.expose() != old.key.expose() {
+        return Ok(());
+    }
+    write(path, new)
+}
+
+/// Puts a private text at `path`: mode 0600 from the first byte on, whole or not at all.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), BundleFileError> {
+    put(path, text).map_err(|source| BundleFileError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn put(path: &Path, text: &str) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = parent.join(format!(".{name}.{}.new", std::process::id()));
+    // Left by an earlier process with our id that crashed; nobody else writes such names.
+    let _ = fs::remove_file(&temporary);
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(parent)?.sync_all()
+    })();
+    if written.is_err() {
+        // Best effort: the true error is the one above.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Reads a small text that only its owner may read, if it is there.
+pub(crate) fn read_private(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(path).ok()?;
+    let facts = file.metadata().ok()?;
+    if !facts.is_file() || facts.mode() & 0o077 != 0 {
+        return None;
+    }
+    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -160,6 +250,44 @@ mod tests {
             read(&path),
             Err(BundleFileError::TooLarge { bytes: 300_000, .. })
         ));
+    }
+
+    #[test]
+    fn it_is_replaced_whole_and_private_and_only_by_whoever_knows_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("deep/er/bundle");
+        let old = Bundle::parse(&text()).expect("a bundle");
+        write(&path, &old).expect("written");
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
+        let parent = path.parent().expect("a parent");
+        assert_eq!(
+            fs::metadata(parent).expect("there").permissions().mode() & 0o777,
+            0o700
+        );
+        let new = Bundle {
+            certificate: "renewed".into(),
+            ..old.clone()
+        };
+        replace(&path, &old, &new).expect("written");
+        assert_eq!(read(&path).expect("a bundle").certificate, "renewed");
+        // Somebody logged in anew meanwhile: that stays.
+        let other = Bundle {
+            key: SecretPem::new("another".into()),
+            ..old.clone()
+        };
+        write(&path, &other).expect("written");
+        replace(&path, &old, &new).expect("nothing to do");
+        assert_eq!(read(&path).expect("a bundle").certificate, "certificate");
+        assert_eq!(
+            fs::read_dir(parent).expect("there").count(),
+            1,
+            "nothing is left beside it"
+        );
+        let error = write(&path.join("below"), &old).expect_err("below a file");
+        assert!(error.to_string().contains("cannot be written"), "{error}");
     }
 
     #[test]

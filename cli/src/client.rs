@@ -1,23 +1,34 @@
 //! The connection to a controller: mutual TLS with what the bundle carries, and what can go wrong on the way.
 //!
 //! Each attempt dials anew: a channel that reconnects by itself would hide from us whether a press was sent.
+//! TLS is our own connector's and not tonic's, which takes a key only as a text: ours may be in an ssh-agent.
+//! A certificate that has ended is renewed before dialling (`renew.rs`).
 
 mod probe;
+mod renew;
 mod trouble;
 
-use std::sync::Arc;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::bundle::Bundle;
+use hyper_util::rt::TokioIo;
 use proto::v1;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
 pub(crate) use trouble::{ConnectError, Trouble};
 
 use crate::args::Address;
+use crate::credentials::Credentials;
 use crate::failure::Failure;
+use crate::when::Time;
 use probe::Probe;
 
 /// Largest answer that we accept. The contract's bound holds for one message of a node; the first event of an
@@ -27,9 +38,10 @@ const MAX_REPLY_BYTES: usize = 64 << 20;
 /// Whom to dial, as whom.
 pub(crate) struct Dialer {
     addresses: Vec<Address>,
-    tls: ClientTlsConfig,
     server_name: Option<String>,
-    probe: Option<Arc<Probe>>,
+    own: Mutex<Credentials>,
+    /// Where the bundle lies, if it may be renewed there.
+    path: Option<PathBuf>,
 }
 
 /// A connection to one controller.
@@ -38,20 +50,22 @@ pub(crate) struct Client {
     channel: Channel,
     address: Address,
     name: String,
-    probe: Option<Arc<Probe>>,
+    probe: Probe,
     timeout: Duration,
 }
 
 impl Dialer {
     /// Takes the bundle's credentials and its addresses, or the one address that was asked for.
     pub(crate) fn new(
-        bundle: &Bundle,
+        own: Credentials,
+        path: Option<PathBuf>,
         controller: Option<Address>,
         server_name: Option<String>,
     ) -> Result<Self, Failure> {
         let addresses = match controller {
             Some(address) => vec![address],
-            None => bundle
+            None => own
+                .bundle
                 .controllers
                 .iter()
                 .map(|text| {
@@ -60,57 +74,90 @@ impl Dialer {
                 })
                 .collect::<Result<_, _>>()?,
         };
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&bundle.ca))
-            .identity(Identity::from_pem(&bundle.certificate, bundle.key.expose()));
         Ok(Self {
             addresses,
-            tls,
             server_name,
-            probe: Probe::new(bundle).map(Arc::new),
+            own: Mutex::new(own),
+            path,
         })
+    }
+
+    fn own(&self) -> MutexGuard<'_, Credentials> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Dials the controllers in their order until one answers; each gets its share of the time that is left.
     /// `call` bounds each later call on the connection.
     pub(crate) async fn connect(&self, deadline: Instant, call: Duration) -> Result<Client, ConnectError> {
+        if self.own().validity.has_ended(Time::now().0) {
+            // What is wrong with it is told by what comes next.
+            let _ = self.renew(deadline, call).await;
+        }
+        self.connect_as_we_are(deadline, call).await
+    }
+
+    async fn connect_as_we_are(&self, deadline: Instant, call: Duration) -> Result<Client, ConnectError> {
+        let tls = self.own().tls.clone();
         let mut tried = Vec::new();
         for (done, address) in self.addresses.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let waiting = u32::try_from(self.addresses.len() - done).unwrap_or(1);
             let name = self.server_name.clone().unwrap_or_else(|| address.host.clone());
-            match self.dial(address, &name, Instant::now() + left / waiting).await {
+            let probe = Probe::new(tls.clone());
+            match dial(tls.clone(), address, &name, Instant::now() + left / waiting).await {
                 Ok(channel) => {
                     return Ok(Client {
                         channel,
                         address: address.clone(),
                         name,
-                        probe: self.probe.clone(),
+                        probe,
                         timeout: call,
                     });
                 }
                 Err(trouble) => {
-                    let trouble = explain(self.probe.as_deref(), address, &name, trouble).await;
+                    let trouble = explain(&probe, address, &name, trouble).await;
                     tried.push((address.to_string(), trouble));
                 }
             }
         }
         Err(ConnectError::new(tried))
     }
+}
 
-    async fn dial(&self, address: &Address, name: &str, deadline: Instant) -> Result<Channel, Trouble> {
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))
-            .and_then(|endpoint| endpoint.tls_config(self.tls.clone().domain_name(name)))
-            .map_err(|error| Trouble::of(&error))?
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true);
-        match timeout_at(deadline, endpoint.connect()).await {
-            Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(Trouble::of(&error)),
-            Err(_) => Err(Trouble::TooLate),
+async fn dial(
+    tls: Arc<ClientConfig>,
+    address: &Address,
+    name: &str,
+    deadline: Instant,
+) -> Result<Channel, Trouble> {
+    let origin = format!("https://{address}");
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| Trouble::of(&error))?
+        .origin(origin.parse().map_err(|_| Trouble::WrongName)?)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true);
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| Trouble::WrongName)?;
+    let (address, tls) = (address.clone(), TlsConnector::from(tls));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let (address, tls, name) = (address.clone(), tls.clone(), name.clone());
+        async move {
+            let wire = TcpStream::connect((address.host.as_str(), address.port)).await?;
+            wire.set_nodelay(true)?;
+            let stream = tls.connect(name, wire).await?;
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it does not speak HTTP/2",
+                ));
+            }
+            Ok::<_, io::Error>(TokioIo::new(stream))
         }
+    });
+    match timeout_at(deadline, endpoint.connect_with_connector(connector)).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(Trouble::of(&error)),
+        Err(_) => Err(Trouble::TooLate),
     }
 }
 
@@ -128,7 +175,9 @@ macro_rules! services {
 }
 
 services! {
+    access: access_client::AccessClient,
     audit: audit_client::AuditClient,
+    enrol: enrol_client::EnrolClient,
     nodes: nodes_client::NodesClient,
     orders: orders_client::OrdersClient,
     people: people_client::PeopleClient,
@@ -158,7 +207,7 @@ impl Client {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => match failure(doing, status) {
                 Failure::Broken { doing, trouble } => {
-                    let trouble = explain(self.probe.as_deref(), &self.address, &self.name, trouble).await;
+                    let trouble = explain(&self.probe, &self.address, &self.name, trouble).await;
                     Err(Failure::Broken { doing, trouble })
                 }
                 failure => Err(failure),
@@ -172,9 +221,9 @@ impl Client {
 }
 
 /// A connection that was cut may have been cut because we are not trusted: asks.
-async fn explain(probe: Option<&Probe>, address: &Address, name: &str, trouble: Trouble) -> Trouble {
-    match (&trouble, probe) {
-        (Trouble::Network(_), Some(probe)) => probe.ask(address, name).await.unwrap_or(trouble),
+async fn explain(probe: &Probe, address: &Address, name: &str, trouble: Trouble) -> Trouble {
+    match &trouble {
+        Trouble::Network(_) => probe.ask(address, name).await.unwrap_or(trouble),
         _ => trouble,
     }
 }

@@ -1,6 +1,8 @@
 //! The commands: each takes its arguments, asks the controller, makes a view and hands it to `out`.
 
 mod audit;
+mod keys;
+mod login;
 mod node;
 mod order;
 mod people;
@@ -14,12 +16,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use proto::bundle::Bundle;
+use proto::Identity;
 use tokio::time::Instant;
 
 use crate::args::{AuditCommand, Cli, Command, Global};
-use crate::bundle;
+use crate::bundle::{self, BundleFileError};
 use crate::client::{Client, Dialer};
+use crate::credentials::Credentials;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -90,10 +93,20 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
                     what: "starting".to_owned(),
                     source,
                 })?;
-            let context = Context::new(global, out)?;
-            runtime.block_on(Box::pin(online(command, &context)))
+            runtime.block_on(Box::pin(connected(command, global, out)))
         }
     }
+}
+
+async fn connected(command: Command, global: Global, out: Out) -> Result<Exit, Failure> {
+    if let Command::Login(args) = command {
+        return login::login(args, &global, out).await;
+    }
+    let context = Context::new(global, out)?;
+    let done = Box::pin(online(command, &context)).await;
+    // At the end: a press waits for nothing.
+    context.dialer.renew_by_the_way().await;
+    done
 }
 
 async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
@@ -102,12 +115,21 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Slice(command) => slice::run(command, context).await,
         Command::Node(command) => node::run(command, context).await,
         Command::Order(command) => order::run(command, context).await,
+        Command::Invite(args) => keys::invite(args, context).await,
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
-        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
+        Command::Completions { .. } | Command::Man { .. } | Command::Login(_) => Ok(Exit::Done),
     }
+}
+
+/// Where the bundle lies.
+fn bundle_path(global: &Global) -> Result<PathBuf, Failure> {
+    Ok(match &global.bundle {
+        Some(path) => path.clone(),
+        None => bundle::default_path(std::env::var_os("HOME").map(PathBuf::from).as_deref())?,
+    })
 }
 
 /// What every command that talks to the controller has.
@@ -119,12 +141,18 @@ struct Context {
 
 impl Context {
     fn new(global: Global, out: Out) -> Result<Self, Failure> {
-        let path = match &global.bundle {
-            Some(path) => path.clone(),
-            None => bundle::default_path(std::env::var_os("HOME").map(PathBuf::from).as_deref())?,
-        };
-        let bundle: Bundle = bundle::read(&path)?;
-        let dialer = Dialer::new(&bundle, global.controller.clone(), global.server_name.clone())?;
+        let path = bundle_path(&global)?;
+        let bundle = bundle::read(&path)?;
+        if matches!(bundle.identity(), Ok(Identity::Invite(_))) {
+            return Err(BundleFileError::Invite { path }.into());
+        }
+        let own = Credentials::new(bundle)?;
+        let dialer = Dialer::new(
+            own,
+            Some(path),
+            global.controller.clone(),
+            global.server_name.clone(),
+        )?;
         Ok(Self { global, dialer, out })
     }
 

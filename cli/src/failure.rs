@@ -7,8 +7,10 @@ use std::io;
 use serde::Serialize;
 use tonic::{Code, Status};
 
+use crate::agent::AgentError;
 use crate::bundle::BundleFileError;
 use crate::client::{ConnectError, Trouble};
+use crate::credentials::CredentialsError;
 use crate::exit::Exit;
 use crate::text;
 
@@ -24,6 +26,12 @@ pub(crate) enum Failure {
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] BundleFileError),
+    /// What is in it cannot be used, or the agent that has its key.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The ssh-agent does not do what it should.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// No controller could be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -70,7 +78,9 @@ impl Failure {
     /// What the process ends with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Failure::Usage(_) | Failure::Bundle(_) => Exit::Usage,
+            Failure::Usage(_) | Failure::Bundle(_) | Failure::Credentials(_) | Failure::Agent(_) => {
+                Exit::Usage
+            }
             Failure::Status { status } => match status.code() {
                 Code::PermissionDenied | Code::FailedPrecondition | Code::Unauthenticated => Exit::Refused,
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
@@ -84,7 +94,8 @@ impl Failure {
     pub(crate) fn code(&self) -> String {
         match self {
             Failure::Usage(_) => "usage".to_owned(),
-            Failure::Bundle(_) => "bundle".to_owned(),
+            Failure::Bundle(_) | Failure::Credentials(CredentialsError::Part(_)) => "bundle".to_owned(),
+            Failure::Agent(_) | Failure::Credentials(CredentialsError::Agent(_)) => "ssh-agent".to_owned(),
             Failure::Connect(error) => error.code().to_owned(),
             Failure::Status { status } => machine_code(status),
             Failure::Broken { trouble, .. } => trouble.code().to_owned(),
@@ -115,6 +126,12 @@ impl Failure {
         match self {
             Failure::Usage(_) => Some("redbutton --help".to_owned()),
             Failure::Bundle(error) => Some(error.next()),
+            Failure::Credentials(CredentialsError::Part(_)) => Some(
+                "ask support for an invite (redbutton invite NAME), then redbutton login FILE".to_owned(),
+            ),
+            Failure::Agent(_) | Failure::Credentials(CredentialsError::Agent(_)) => {
+                Some("ssh-add -l shows what the agent has; SSH_AUTH_SOCK names the agent".to_owned())
+            }
             Failure::Connect(error) => Some(error.next()),
             Failure::Broken { trouble, .. } => Some(trouble.next()),
             Failure::FateUnknown { key, .. } => Some(format!(
@@ -122,9 +139,7 @@ impl Failure {
             )),
             Failure::Status { status } => match status.code() {
                 Code::PermissionDenied => Some("redbutton whoami shows what you may do".to_owned()),
-                Code::Unauthenticated => {
-                    Some("ask support for a new bundle (redbutton-controller issue person NAME)".to_owned())
-                }
+                Code::Unauthenticated => Some("ask support for an invite (redbutton invite NAME)".to_owned()),
                 Code::NotFound => Some("redbutton slice ls, node ls, order ls show what there is".to_owned()),
                 Code::Unavailable | Code::ResourceExhausted | Code::Aborted => Some("try again".to_owned()),
                 _ => None,

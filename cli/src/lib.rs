@@ -14,12 +14,15 @@
 //! - `render` is pure: views, the time and a width in, text out. `out` makes control characters visible whatever
 //!   the text came from: nodes are hostile, and a terminal obeys escape sequences.
 //! - `press` sends an order with one idempotency key however often the connection breaks; `follow` watches it.
+//! - `credentials` is who we are: the bundle's certificate, with a key from the bundle or an ssh-agent (`agent`).
 //! - `exit` decides the exit code from counts, purely.
 
+mod agent;
 pub mod args;
 mod bundle;
 mod client;
 mod commands;
+mod credentials;
 pub mod exit;
 mod failure;
 mod follow;

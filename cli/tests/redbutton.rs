@@ -636,3 +636,18 @@ async fn completions_and_manual_pages_need_no_bundle() {
         (Some(0), concat!("redbutton ", env!("CARGO_PKG_VERSION"), "\n"))
     );
 }
+
+/// Half of this certificate's life is over, and this controller renews none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_does_not_fail_because_renewing_does() {
+    let fake = Fake::start(Script::default()).await;
+    let aging = fake.ca.person_until(Some(2040));
+    let home = Home::new(&fake.ca.certificate, &aging, &[fake.address()]);
+    let before = std::fs::read(home.bundle()).expect("a bundle");
+    let ran = home.run(&["slice", "ls"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stderr, "", "it is quiet about it");
+    assert_eq!(std::fs::read(home.bundle()).expect("a bundle"), before);
+    let ran = home.run(&["login"]).await;
+    assert_eq!(ran.code, Some(4), "asked for, it is told: {ran:?}");
+}

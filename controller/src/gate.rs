@@ -35,21 +35,24 @@ impl Gate {
         self.door.config()
     }
 
-    /// Until `shutdown`.
-    pub(crate) async fn keep(self, shutdown: CancellationToken) {
+    /// Until `shutdown`. `on_roots` learns which roots everybody is to trust, whenever something changed.
+    pub(crate) async fn keep(self, shutdown: CancellationToken, on_roots: impl Fn(String) + Send + Sync) {
         let gate = Arc::new(self);
         while shutdown
             .run_until_cancelled(tokio::time::sleep(EVERY))
             .await
             .is_some()
         {
-            let gate = gate.clone();
+            let looking = gate.clone();
             // Files, and a lock that another process may hold. A panic has been logged.
-            let _ = tokio::task::spawn_blocking(move || gate.look()).await;
+            if let Ok(true) = tokio::task::spawn_blocking(move || looking.look()).await {
+                on_roots(gate.authority.view().roots_pem().to_owned());
+            }
         }
     }
 
-    fn look(&self) {
+    /// Whether something changed.
+    fn look(&self) -> bool {
         match self.authority.upkeep(OffsetDateTime::now_utc()) {
             Ok(done) => {
                 if done.issuing || done.controller {
@@ -64,9 +67,13 @@ impl Gate {
                 {
                     tracing::error!(%error, "cannot show the new certificate");
                 }
+                done.changed
             }
             // What we have is good for half its life yet.
-            Err(error) => tracing::warn!(%error, "cannot look after the certificates"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look after the certificates");
+                false
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! - [`serve`]: both ports, until a token is cancelled. [`Config`] says where.
 //! - [`orders`]: what a wish becomes and what became of it; pure.
 //! - [`fleet`]: the nodes, and the orders on their way to them.
+//! - [`policy`]: what nodes decide by when we are gone; pure.
 //! - `services`: what people call.
 //! - [`store`]: what is never forgotten. [`admin`]: `init`, `issue` and `ca`, without a running controller.
 //! - [`pki`]: root, issuing and leaf certificates. [`seal`]: secrets at rest.
@@ -21,6 +22,7 @@ pub mod fleet;
 mod gate;
 pub mod orders;
 pub mod pki;
+pub mod policy;
 pub mod seal;
 mod serve;
 mod services;

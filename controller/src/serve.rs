@@ -99,9 +99,14 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         life: config.keys.node_life(),
     };
     let (fleet, fleet_tasks) = Fleet::load(shared, issuing, config.nodes.bounds(), recording.clone()).await?;
+    fleet.policies().trust(authority.view().roots_pem().to_owned());
     let door = Arc::new(Door::new(authority, config.keys.door(controllers)));
     let (routes, health) = services::routes(fleet.clone(), door.clone()).await?;
-    let upkeep = tokio::spawn(gate.keep(recording.clone()));
+    let upkeep = {
+        let fleet = fleet.clone();
+        let on_roots = move |roots| fleet.policies().trust(roots);
+        tokio::spawn(gate.keep(recording.clone(), on_roots))
+    };
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
     let people = Acceptor::bind(config.people.listen, shown.clone(), config.people.bounds())?;
     let daemons = Acceptor::bind(config.daemons.listen, shown, config.daemons.bounds())?;

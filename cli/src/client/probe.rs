@@ -11,11 +11,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use proto::bundle::Bundle;
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -27,30 +24,15 @@ use crate::args::Address;
 const LONGEST: Duration = Duration::from_millis(500);
 
 /// What a second handshake needs.
+#[derive(Clone)]
 pub(super) struct Probe {
     tls: Arc<ClientConfig>,
 }
 
 impl Probe {
-    /// With the same credentials as the connection itself. `None` when they cannot be read: then the connection
-    /// itself says so.
-    pub(super) fn new(bundle: &Bundle) -> Option<Self> {
-        let mut roots = RootCertStore::empty();
-        for ca in CertificateDer::pem_slice_iter(bundle.ca.as_bytes()) {
-            roots.add(ca.ok()?).ok()?;
-        }
-        let chain = CertificateDer::pem_slice_iter(bundle.certificate.as_bytes())
-            .collect::<Result<_, _>>()
-            .ok()?;
-        let key = PrivateKeyDer::from_pem_slice(bundle.key.expose().as_bytes()).ok()?;
-        let mut tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .ok()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .ok()?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        Some(Self { tls: Arc::new(tls) })
+    /// With the same credentials as the connection itself.
+    pub(super) const fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls }
     }
 
     /// Why the controller does not trust us, if that is what it says.

@@ -80,12 +80,12 @@ impl Trouble {
                 "check that the controller runs and that this machine reaches it; --controller HOST:PORT dials another"
             }
             Trouble::WrongCa => {
-                "the bundle is stale or this is not your controller: ask support for a new bundle (redbutton-controller issue person NAME)"
+                "the bundle is stale or this is not your controller: ask support for an invite (redbutton invite NAME)"
             }
             Trouble::WrongName => "dial the name that the certificate carries, or pass --server-name NAME",
             Trouble::ControllerExpired => "check this machine's clock; otherwise the controller needs a new certificate",
             Trouble::Expired | Trouble::NotAccepted(_) => {
-                "ask support for a new bundle (redbutton-controller issue person NAME)"
+                "redbutton login renews a certificate that ended less than 30 days ago; otherwise ask support for an invite (redbutton invite NAME)"
             }
             Trouble::Tls(_) => "check that HOST:PORT is the controller's port for people (7443)",
         }

@@ -2,7 +2,7 @@
 
 use proto::{Role, v1};
 
-use super::{Context, pages};
+use super::{Context, keys, pages};
 use crate::args::{GrantArgs, PeopleCommand};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -35,6 +35,11 @@ pub(super) async fn whoami(context: &Context) -> Result<Exit, Failure> {
 pub(super) async fn run(command: PeopleCommand, context: &Context) -> Result<Exit, Failure> {
     let out = context.out;
     let person = match command {
+        PeopleCommand::Keys { person } => return keys::keys(person, context).await,
+        PeopleCommand::RevokeKeys(args) => return keys::revoke(args, context).await,
+        PeopleCommand::Remove(args) => return keys::remove(args, context).await,
+        PeopleCommand::Invites => return keys::invites(context).await,
+        PeopleCommand::VoidInvite { invite } => return keys::void_invite(invite, context).await,
         PeopleCommand::Ls { site } => {
             let client = context.client().await?;
             let site = site.map(String::from).unwrap_or_default();
@@ -109,7 +114,7 @@ pub(super) async fn run(command: PeopleCommand, context: &Context) -> Result<Exi
     Ok(Exit::Done)
 }
 
-fn checked(grant: GrantArgs) -> Result<v1::Grant, Failure> {
+pub(super) fn checked(grant: GrantArgs) -> Result<v1::Grant, Failure> {
     grant.check().map_err(Failure::Usage)?;
     let GrantArgs { role, slice, site } = grant;
     Ok(v1::Grant {

@@ -5,7 +5,7 @@ use crate::text;
 use crate::view::people::{Grant, Person, WhoAmI};
 use crate::when::Time;
 
-fn grants(grants: &[Grant]) -> String {
+pub(super) fn grants(grants: &[Grant]) -> String {
     if grants.is_empty() {
         return "no role".to_owned();
     }

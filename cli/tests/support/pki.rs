@@ -36,14 +36,19 @@ impl Authority {
 
     /// Alice's; expired long ago if asked.
     pub(crate) fn person(&self, expired: bool) -> Credentials {
+        self.person_until(expired.then_some(2003))
+    }
+
+    /// Alice's, from May 2003 to May of this year; the library's long default without one.
+    pub(crate) fn person_until(&self, year: Option<i32>) -> Credentials {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![SanType::URI(
             "redbutton://person/alice".try_into().expect("ASCII"),
         )];
-        if expired {
+        if let Some(year) = year {
             params.not_before = date_time_ymd(2003, 5, 1);
-            params.not_after = date_time_ymd(2003, 5, 27);
+            params.not_after = date_time_ymd(year, 5, 27);
         }
         self.sign(&params)
     }

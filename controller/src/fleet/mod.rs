@@ -25,6 +25,7 @@
 mod aim;
 mod attach;
 mod clones;
+mod direct;
 mod epochs;
 mod facts;
 mod frames;
@@ -32,6 +33,7 @@ mod keys;
 mod look;
 mod order_view;
 mod plan;
+mod policies;
 mod press;
 mod recorder;
 mod roster;
@@ -90,6 +92,7 @@ pub struct Fleet {
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
+    policies: policies::Policies,
     items: mpsc::Sender<Item>,
     /// Connections of daemons so far.
     accepted: AtomicU64,
@@ -155,6 +158,7 @@ impl Fleet {
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
+            policies: policies::Policies::default(),
             items,
             accepted: AtomicU64::new(0),
             shutdown,
@@ -163,6 +167,7 @@ impl Fleet {
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::retry(fleet.clone())),
             tokio::spawn(keys::keep(fleet.clone())),
+            tokio::spawn(policies::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }

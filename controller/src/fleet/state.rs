@@ -41,6 +41,8 @@ pub(crate) struct NodeNow {
     pub(crate) revoked: bool,
     /// Its answers count for nothing until a rekey.
     pub(crate) quarantined: bool,
+    /// The policy that was last written to its link, and when.
+    pub(crate) policy_sent: Option<(Version, i64)>,
 }
 
 /// An order that is not done.
@@ -152,6 +154,7 @@ impl State {
             facts: Facts::known(record.boot_id, record.last_seen_ms),
             revoked: record.revoked_at_ms.is_some(),
             quarantined: record.quarantined.is_some(),
+            policy_sent: None,
         });
         for open in self.book.values_mut() {
             if member.concerns(&open.record.scope, open.record.version) {
@@ -302,7 +305,9 @@ impl State {
             link,
             credential,
         };
-        let replaced = self.node_mut(index)?.slot.replace(slot);
+        let node = self.node_mut(index)?;
+        node.policy_sent = None;
+        let replaced = node.slot.replace(slot);
         Some(Owed {
             batch: frames.into(),
             verdicts,

@@ -13,6 +13,7 @@ mod audit_service;
 mod caller;
 pub(crate) mod door;
 mod enrol;
+mod kits;
 mod node_keys;
 mod nodes;
 mod orders;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use proto::v1::access_server::AccessServer;
 use proto::v1::audit_server::AuditServer;
 use proto::v1::enrol_server::EnrolServer;
+use proto::v1::kits_server::KitsServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
 use proto::v1::people_server::PeopleServer;
@@ -88,6 +90,7 @@ pub(crate) async fn routes(
         .add_service(limited!(SlicesServer))
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
+        .add_service(limited!(KitsServer))
         .add_service(limited!(AuditServer))
         .add_service(limited!(AccessServer))
         .add_service(limited!(EnrolServer));

@@ -25,6 +25,7 @@ mod keys;
 pub mod merge;
 mod node_keys;
 mod order_records;
+mod policies;
 mod records;
 mod sqlite;
 
@@ -41,6 +42,7 @@ pub use order_records::{
     Committed, HoldRecord, ImportedHold, NewOrder, OrderFilter, OrderKind, OrderProgress, OrderRecord,
     OrderState, Recorded, Release, ResultRecord, Wish,
 };
+pub use policies::{PolicyRecord, PolicyStore};
 pub use records::{
     About, AuditFilter, AuditPage, NewNode, NewPerson, NewSite, NewSlice, NodeRecord, NodeSeen,
     NodeSelection, Note, Page, PageRequest, PersonRecord, ReportRecord, SiteRecord, SliceRecord, Visible,
@@ -56,7 +58,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: KeyStore + NodeKeyStore + Send + Sync + 'static {
+pub trait Store: KeyStore + NodeKeyStore + PolicyStore + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

@@ -6,6 +6,7 @@
 //!   fault.rs   SQLite's errors by what the caller does about them
 //!   row.rs     between rows and checked types
 //!   people.rs places.rs nodes.rs keys.rs invites.rs orders.rs results.rs holds.rs audit.rs: the statements
+//!   policies.rs: what policy each site was given
 //!   key_store.rs node_keys.rs: the parts of the store about keys
 //!   crash.rs   dies on purpose, in debug builds, so that a test can look at what is left
 //! ```
@@ -25,6 +26,7 @@ mod open;
 mod orders;
 mod people;
 mod places;
+mod policies;
 mod results;
 mod row;
 mod tx;
