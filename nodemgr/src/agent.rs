@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::engine::Node;
 use crate::guided::{Guided, Listening};
 use crate::journal::{self, JournalError, Query, Sources};
+use crate::keys::NodeKeys;
 use crate::policy::Policy;
 use crate::procfs::Proc;
 use crate::worker::{Busy, Worker};
@@ -51,6 +52,7 @@ pub struct Agent {
     journals: Worker,
     sources: Sources,
     guided: Option<Guided>,
+    keys: Option<NodeKeys>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -69,7 +71,15 @@ impl Agent {
             journals: Worker::start("journal")?,
             sources,
             guided: None,
+            keys: None,
         })
+    }
+
+    /// Has its key certified over the link, and reports which it is.
+    #[must_use]
+    pub fn certified_by(mut self, keys: NodeKeys) -> Self {
+        self.keys = Some(keys);
+        self
     }
 
     /// Keeps what the controller says of who may do what here, and reports it.
@@ -90,10 +100,14 @@ impl Agent {
     /// The same, of an agent that others use as well.
     #[must_use]
     pub fn shared_routes(this: Arc<Self>) -> Routes {
+        let keys = this.keys.clone();
         let server = SliversServer::from_arc(this)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Routes::new(server)
+        match keys {
+            Some(keys) => Routes::new(server).add_service(keys.service()),
+            None => Routes::new(server),
+        }
     }
 }
 
@@ -101,11 +115,20 @@ fn busy(busy: Busy) -> Status {
     Status::resource_exhausted(busy.to_string())
 }
 
-async fn report(node: &Arc<Node>, worker: &Worker, guided: Option<&Guided>) -> Result<NodeReport, Status> {
+async fn report(
+    node: &Arc<Node>,
+    worker: &Worker,
+    guided: Option<&Guided>,
+    keys: Option<&NodeKeys>,
+) -> Result<NodeReport, Status> {
     let node = node.clone();
     let report = worker.run(move || fit(node.report())).await.map_err(busy)?;
-    Ok(match guided {
+    let report = match guided {
         Some(guided) => guided.tell(report),
+        None => report,
+    };
+    Ok(match keys {
+        Some(keys) => keys.tell(report),
         None => report,
     })
 }
@@ -131,9 +154,14 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        report(&self.node, &self.reports, self.guided.as_ref())
-            .await
-            .map(Response::new)
+        report(
+            &self.node,
+            &self.reports,
+            self.guided.as_ref(),
+            self.keys.as_ref(),
+        )
+        .await
+        .map(Response::new)
     }
 
     type ObeyStream = ReceiverStream<Result<Answer, Status>>;
@@ -167,12 +195,12 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
-        let guided = self.guided.clone();
+        let (guided, keys) = (self.guided.clone(), self.keys.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker, guided.as_ref()).await;
+                let report = report(&node, &worker, guided.as_ref(), keys.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }

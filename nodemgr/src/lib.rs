@@ -27,6 +27,7 @@ pub mod guard;
 mod guided;
 pub mod holds;
 pub mod journal;
+pub mod keys;
 pub mod kill;
 pub mod policy;
 pub mod prepare;

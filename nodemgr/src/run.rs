@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::diary::Diary;
 use crate::engine::{Node, Setup, StartError};
+use crate::keys::{NodeKeys, PairError};
 use crate::policy::Policy;
 use crate::{Agent, Config, Listening, direct, exec, prepare, restart};
 
@@ -65,6 +66,9 @@ pub enum RunError {
     /// The certificate that people at the node's door see.
     #[error("cannot serve people with this bundle")]
     Door(#[from] link::TlsError),
+    /// The bundle's key.
+    #[error("bundle")]
+    Keys(#[from] PairError),
     /// The agent's threads.
     #[error("cannot make the agent's threads: {0}")]
     Threads(io::Error),
@@ -82,7 +86,10 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let (bundle, node) = read_bundle(&config.bundle)?;
-    let dialer = Dialer::new(&bundle, DialConfig::default())?;
+    let keys = NodeKeys::load(bundle, config.state_dir.clone())?;
+    let bundle = keys.bundle();
+    let dialer = Dialer::with_floor(&bundle, DialConfig::default(), keys.floor())?;
+    keys.renews(dialer.credentials());
     let door = Door::new(&bundle.ca, &bundle.certificate, &bundle.key)?;
     let direct = config.direct.clone();
     let state_dir = config.state_dir.clone();
@@ -103,8 +110,10 @@ pub async fn run(
     };
     let agent = Agent::new(node.clone())
         .and_then(|agent| agent.guided_by(policy.clone(), listening))
+        .map(|agent| agent.certified_by(keys.clone()))
         .map_err(RunError::Threads)?;
     let agent = Arc::new(agent);
+    let renewed = tokio::spawn(follow(keys, policy.clone(), door.clone(), shutdown.clone()));
     let parts = direct::Parts {
         node: node.clone(),
         agent: agent.clone(),
@@ -125,11 +134,30 @@ pub async fn run(
     dialer.run(routes, shutdown, told).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     // Both end by the same token; a panic in either has been logged.
-    let _ = tokio::join!(starts, watchdog);
+    let _ = tokio::join!(starts, watchdog, renewed);
     if let Some(people) = people {
         let _ = people.await;
     }
     Ok(())
+}
+
+/// What is renewed counts at once for whoever dials us, and its roots for what the controller says.
+async fn follow(keys: NodeKeys, policy: Arc<Policy>, door: Arc<Door>, shutdown: CancellationToken) {
+    let mut changes = keys.changes();
+    loop {
+        door.it_is_past(keys.floor().seconds());
+        match shutdown.run_until_cancelled(changes.changed()).await {
+            Some(Ok(())) => {}
+            _ => return,
+        }
+        let bundle = changes.borrow_and_update().clone();
+        if let Err(error) = door.show(&bundle.certificate, &bundle.key) {
+            tracing::error!(%error, "cannot show the new certificate to people");
+        }
+        if let Err(error) = policy.trust(&bundle.ca) {
+            tracing::error!(%error, "cannot trust the new roots");
+        }
+    }
 }
 
 /// Cancels the token at SIGTERM or SIGINT.
