@@ -38,6 +38,9 @@ pub(crate) enum BundleFileError {
     /// An invite where a bundle is needed.
     #[error("{} is an invite, which can only be used to log in", path.display())]
     Invite { path: PathBuf },
+    /// An invite that came too late.
+    #[error("the invite {} has expired", path.display())]
+    InviteEnded { path: PathBuf },
     /// A bundle where an invite is needed.
     #[error("{} is no invite, it speaks for {identity}", path.display())]
     NoInvite { path: PathBuf, identity: String },
@@ -63,6 +66,7 @@ impl BundleFileError {
             }
             Self::Write { .. } => "make its directory writable for you, or pass --bundle PATH".to_owned(),
             Self::Invite { path } => format!("redbutton login {}", path.display()),
+            Self::InviteEnded { .. } => "ask for another invite (redbutton invite NAME)".to_owned(),
             Self::NoInvite { .. } => "redbutton login without a file renews your certificate".to_owned(),
             Self::InTheWay { .. } => {
                 "pass --bundle PATH to keep both, or --force to replace it: its key is gone then".to_owned()

@@ -90,8 +90,19 @@ impl Dialer {
     /// `call` bounds each later call on the connection.
     pub(crate) async fn connect(&self, deadline: Instant, call: Duration) -> Result<Client, ConnectError> {
         if self.own().validity.has_ended(Time::now().0) {
-            // What is wrong with it is told by what comes next.
-            let _ = self.renew(deadline, call).await;
+            match self.renew(deadline, call).await {
+                Err(Failure::Status { status }) if status.code() == tonic::Code::PermissionDenied => {
+                    let address = self
+                        .addresses
+                        .first()
+                        .map(ToString::to_string)
+                        .unwrap_or_default();
+                    let trouble = Trouble::NotRenewed(status.message().to_owned());
+                    return Err(ConnectError::new(vec![(address, trouble)]));
+                }
+                // Anything else is told by what comes next.
+                _ => {}
+            }
         }
         self.connect_as_we_are(deadline, call).await
     }

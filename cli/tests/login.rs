@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use controller::admin::{self, Init, IssueNode};
+use controller::admin::{self, Init, IssueNode, IssuePerson};
 use controller::{Config, Handle};
 use proto::bundle::Bundle;
 use time::OffsetDateTime;
@@ -39,10 +39,11 @@ struct Ran {
 
 impl World {
     async fn new() -> Self {
-        Self::with(|_| ()).await
+        Self::with(0, |_| ()).await
     }
 
-    async fn with(change: impl FnOnce(&mut Config)) -> Self {
+    /// Made so many days ago.
+    async fn with(days_ago: i64, change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
         let init = Init {
             dir: folder.path().join("state"),
@@ -52,7 +53,7 @@ impl World {
             daemons: Vec::new(),
             bundles: false,
         };
-        admin::init(&init, OffsetDateTime::now_utc())
+        admin::init(&init, OffsetDateTime::now_utc() - time::Duration::days(days_ago))
             .await
             .expect("a new controller");
         let mut config = Config {
@@ -273,7 +274,7 @@ async fn a_login_that_was_cut_off_goes_on_with_the_same_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_renews_a_certificate_whose_half_is_over() {
     // Certificates begin an hour back: of these, more than half is always over.
-    let world = World::with(|config| config.keys.person_certificate_minutes = 30).await;
+    let world = World::with(0, |config| config.keys.person_certificate_minutes = 30).await;
     world.ok("alice", &["login", &world.invite("alice")]).await;
     let before = world.read("alice");
     world.ok("alice", &["whoami"]).await;
@@ -523,5 +524,45 @@ async fn a_key_in_an_ssh_agent_logs_in_and_never_leaves_it() {
         assert_eq!(ran.code, Some(64), "{ran:?}");
         assert!(ran.stderr.contains("SSH_AUTH_SOCK"), "{ran:?}");
     }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_ended_is_renewed_before_dialling() {
+    let world = World::with(180, |_| ()).await;
+    let wish = IssuePerson {
+        dir: world.state(),
+        name: name("alice"),
+        out: world.path("alice.bundle"),
+        addresses: Vec::new(),
+        life: Some(time::Duration::DAY),
+    };
+    let days_ago = |days| OffsetDateTime::now_utc() - time::Duration::days(days);
+    admin::issue_person(&wish, days_ago(3)).await.expect("a bundle");
+    let bundle = || std::fs::read_to_string(&wish.out).expect("a bundle");
+    let ended = bundle();
+    let file = wish.out.display().to_string();
+    let said = world.ok("alice", &["--bundle", &file, "whoami"]).await;
+    assert!(said.contains("support"), "{said}");
+    assert_ne!(bundle(), ended);
+    // Too long ago: told what to do.
+    let late = IssuePerson {
+        out: world.path("late.bundle"),
+        ..wish.clone()
+    };
+    admin::issue_person(&late, days_ago(40)).await.expect("a bundle");
+    let ran = world
+        .run("alice", &["--bundle", &late.out.display().to_string(), "login"])
+        .await;
+    assert_eq!(ran.code, Some(5), "{ran:?}");
+    assert!(ran.stderr.contains("ask support for an invite"), "{ran:?}");
+    let ran = world
+        .run("alice", &["--bundle", &late.out.display().to_string(), "whoami"])
+        .await;
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains("ask support for an invite"), "{ran:?}");
+    let ran = world.run("bob", &["login", &world.invite("bob")]).await;
+    assert_eq!(ran.code, Some(64), "{ran:?}");
+    assert!(ran.stderr.contains("bob.invite has expired"), "{ran:?}");
     world.end().await;
 }

@@ -27,6 +27,9 @@ pub(crate) enum Trouble {
     /// Our certificate has run out.
     #[error("your certificate has expired")]
     Expired,
+    /// Our certificate has run out, and the controller gives us no other.
+    #[error("your certificate has expired and is not renewed: {0}")]
+    NotRenewed(String),
     /// The controller does not accept our certificate.
     #[error("it does not accept your certificate ({0})")]
     NotAccepted(String),
@@ -62,7 +65,7 @@ impl Trouble {
             Trouble::WrongCa => "wrong-ca",
             Trouble::WrongName => "wrong-name",
             Trouble::ControllerExpired => "controller-certificate-expired",
-            Trouble::Expired => "certificate-expired",
+            Trouble::Expired | Trouble::NotRenewed(_) => "certificate-expired",
             Trouble::NotAccepted(_) => "certificate-not-accepted",
             Trouble::Tls(_) => "tls",
         }
@@ -84,6 +87,7 @@ impl Trouble {
             }
             Trouble::WrongName => "dial the name that the certificate carries, or pass --server-name NAME",
             Trouble::ControllerExpired => "check this machine's clock; otherwise the controller needs a new certificate",
+            Trouble::NotRenewed(_) => "ask support for an invite (redbutton invite NAME), then redbutton login FILE",
             Trouble::Expired | Trouble::NotAccepted(_) => {
                 "redbutton login renews a certificate that ended less than 30 days ago; otherwise ask support for an invite (redbutton invite NAME)"
             }

@@ -17,7 +17,7 @@ use super::bundle_path;
 use crate::agent;
 use crate::args::{Global, LoginArgs};
 use crate::bundle::{self, BundleFileError};
-use crate::client::Dialer;
+use crate::client::{Dialer, Trouble};
 use crate::credentials::Credentials;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -87,7 +87,16 @@ async fn by_invite(
     let own = Credentials::new(invite.clone())?;
     let dialer = Dialer::new(own, None, global.controller.clone(), global.server_name.clone())?;
     let client = dialer.connect(deadline, global.timeout).await?;
-    let reply = client.accept(request).await?;
+    let reply = client.accept(request).await.map_err(|failure| match failure {
+        Failure::Broken {
+            trouble: Trouble::Expired,
+            ..
+        } => BundleFileError::InviteEnded {
+            path: file.to_owned(),
+        }
+        .into(),
+        other => other,
+    })?;
     let controllers = if reply.controllers.is_empty() {
         invite.controllers
     } else {

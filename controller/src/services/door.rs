@@ -25,6 +25,11 @@ use crate::store::{KeyStore, Store};
 
 /// Between two writes of when keys were used last.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
+/// Refusals of one key in the audit, in this time.
+const NOTES_OF_A_KEY: u32 = 10;
+const NOTES_EVERY_MS: i64 = 60_000;
+/// Keys that are turned away in that time; of more, nothing is noted.
+const MOST_KNOCKING: usize = 1_000;
 /// So long a connection lives on that must be cut, when the answer that says so goes out on it.
 const LAST_WORD: Duration = Duration::from_millis(300);
 
@@ -45,6 +50,14 @@ pub(crate) struct Door {
     connections: Mutex<HashMap<u64, Connection>>,
     next: AtomicU64,
     used: Mutex<HashMap<Spki, i64>>,
+    turned_away: Mutex<HashMap<Spki, Knocks>>,
+}
+
+/// How often a key was turned away lately.
+#[derive(Debug, Clone, Copy)]
+struct Knocks {
+    since_ms: i64,
+    count: u32,
 }
 
 struct Connection {
@@ -88,6 +101,7 @@ impl Door {
             connections: Mutex::default(),
             next: AtomicU64::new(0),
             used: Mutex::default(),
+            turned_away: Mutex::default(),
         }
     }
 
@@ -144,6 +158,22 @@ impl Door {
             tokio::time::sleep(LAST_WORD).await;
             door.cut_keys(&keys);
         }));
+    }
+
+    /// Whether one more refusal of this key belongs into the audit: whoever is locked out must not be able to fill
+    /// the disk, or to keep its writer busy while support presses.
+    pub(crate) fn is_worth_a_note(&self, key: Spki, now_ms: i64) -> bool {
+        let mut knocking = lock(&self.turned_away);
+        knocking.retain(|_, knocks| now_ms.saturating_sub(knocks.since_ms) < NOTES_EVERY_MS);
+        if knocking.len() >= MOST_KNOCKING && !knocking.contains_key(&key) {
+            return false;
+        }
+        let knocks = knocking.entry(key).or_insert(Knocks {
+            since_ms: now_ms,
+            count: 0,
+        });
+        knocks.count = knocks.count.saturating_add(1);
+        knocks.count <= NOTES_OF_A_KEY
     }
 
     fn cut(&self, whose: impl Fn(&Connection) -> bool) {
@@ -234,8 +264,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_is_cut_is_cut_and_nobody_else() {
+    fn door() -> Arc<Door> {
         let dir = tempfile::tempdir().expect("a directory");
         let names = ["localhost".parse().expect("a name")];
         let authority = Authority::create(dir.path(), &names, OffsetDateTime::now_utc()).expect("made");
@@ -244,7 +273,33 @@ mod tests {
             life: Duration::ZERO,
             grace: Duration::ZERO,
         };
-        let door = Arc::new(Door::new(Arc::new(authority), config));
+        Arc::new(Door::new(Arc::new(authority), config))
+    }
+
+    #[test]
+    fn whoever_keeps_knocking_is_noted_a_few_times_a_minute() {
+        let door = door();
+        let noted = |key: u8, times: usize, now_ms: i64| {
+            let key = Spki::new([key; 32]);
+            (0..times).filter(|_| door.is_worth_a_note(key, now_ms)).count()
+        };
+        assert_eq!(noted(1, 500, 0), 10);
+        assert_eq!(noted(2, 3, 0), 3, "another key has its own");
+        assert_eq!(noted(1, 500, NOTES_EVERY_MS - 1), 0);
+        assert_eq!(noted(1, 500, NOTES_EVERY_MS), 10);
+        for n in 0..5_000_u32 {
+            let mut key = [0; 32];
+            for (to, from) in key.iter_mut().zip(n.to_be_bytes()) {
+                *to = from;
+            }
+            door.is_worth_a_note(Spki::new(key), NOTES_EVERY_MS);
+        }
+        assert!(lock(&door.turned_away).len() <= MOST_KNOCKING);
+    }
+
+    #[test]
+    fn who_is_cut_is_cut_and_nobody_else() {
+        let door = door();
         let all = CancellationToken::new();
         let enter = |uri, key| door.enter(&peer(uri, key, false), &all, 0);
         let (laptop, desk) = (

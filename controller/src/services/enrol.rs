@@ -8,6 +8,7 @@ use proto::v1::{AcceptRequest, CertifiedReply, RenewRequest};
 use proto::{Identity, PersonName};
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
+use trust::Spki;
 
 use super::Desk;
 use super::caller::Permit;
@@ -44,9 +45,13 @@ fn peer<T>(request: &Request<T>) -> Result<Peer, Error> {
 
 impl Desk {
     /// Refuses somebody who is not a caller (yet), and audits.
-    async fn turn_away<T>(&self, action: &str, target: &str, rule: String) -> Result<T, Error> {
-        self.audit(None, action, target, About::default(), Err(&rule))
-            .await;
+    async fn turn_away<T>(&self, key: Spki, action: &str, target: &str, rule: String) -> Result<T, Error> {
+        if self.door.is_worth_a_note(key, now_ms()) {
+            self.audit(None, action, target, About::default(), Err(&rule))
+                .await;
+        } else {
+            tracing::debug!(%key, action, target, rule, "turned away, as often before");
+        }
         Err(Error::Refused { rule })
     }
 
@@ -61,7 +66,7 @@ impl Desk {
             Err(StoreError::NotFound { .. }) => {
                 let rule = format!("invite {id} is not known here: ask for another");
                 return self
-                    .turn_away("accept-invite", &format!("invite {id}"), rule)
+                    .turn_away(peer.key, "accept-invite", &format!("invite {id}"), rule)
                     .await;
             }
             invite => invite?,
@@ -69,7 +74,7 @@ impl Desk {
         let (Invitee::NewPerson { name, .. } | Invitee::Person { name, .. }) = &invite.invitee else {
             let rule = format!("invite {id} is a node's join token, not a person's");
             return self
-                .turn_away("accept-invite", &format!("invite {id}"), rule)
+                .turn_away(peer.key, "accept-invite", &format!("invite {id}"), rule)
                 .await;
         };
         let target = format!("person {name} (invite {id})");
@@ -103,7 +108,8 @@ impl Desk {
                 Ok(self.reply(name, certified))
             }
             Err(error @ (StoreError::Unusable { .. } | StoreError::Exists { .. })) => {
-                self.turn_away("accept-invite", &target, error.to_string()).await
+                self.turn_away(peer.key, "accept-invite", &target, error.to_string())
+                    .await
             }
             Err(error) => Err(error.into()),
         }
@@ -129,7 +135,7 @@ impl Desk {
             let rule = format!(
                 "the certificate of {name} ended more than {days} days ago: ask support for an invite (redbutton invite {name})"
             );
-            return self.turn_away("renew", &target, rule).await;
+            return self.turn_away(peer.key, "renew", &target, rule).await;
         }
         let key = self.good_key(&name, peer.key, "renew").await?;
         let certified = self.certify(&name, &requested)?;
@@ -144,7 +150,9 @@ impl Desk {
             // Whoever has to press the button on the day that the disk is full must get in.
             Err(error) if error.is_transient() => self.fleet.note(note).await,
             Err(error @ StoreError::Unusable { .. }) => {
-                return self.turn_away("renew", &target, error.to_string()).await;
+                return self
+                    .turn_away(peer.key, "renew", &target, error.to_string())
+                    .await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -174,25 +182,25 @@ impl Desk {
     pub(super) async fn good_key(
         &self,
         name: &PersonName,
-        key: trust::Spki,
+        key: Spki,
         action: &str,
     ) -> Result<crate::store::KeyRecord, Error> {
         let target = format!("person {name}");
         match self.fleet.store().key(key).await {
             Ok(record) if record.holder != Holder::Person(name.clone()) => {
                 let rule = format!("key {key} is not one of {name}");
-                self.turn_away(action, &target, rule).await
+                self.turn_away(key, action, &target, rule).await
             }
             Ok(record) => match record.revoked {
                 None => Ok(record),
                 Some(_) => {
                     let rule = format!("key {key} of {name} was revoked: ask support for an invite");
-                    self.turn_away(action, &target, rule).await
+                    self.turn_away(key, action, &target, rule).await
                 }
             },
             Err(StoreError::NotFound { .. }) => {
                 let rule = format!("key {key} of {name} is not enrolled here: ask support for an invite");
-                self.turn_away(action, &target, rule).await
+                self.turn_away(key, action, &target, rule).await
             }
             Err(error) => Err(error.into()),
         }

@@ -120,6 +120,10 @@ impl World {
 
     /// A bundle of somebody who is there, of root's making.
     async fn issue(&self, person: &str, file: &str, life: time::Duration) -> Bundle {
+        self.issue_at(person, file, life, OffsetDateTime::now_utc()).await
+    }
+
+    async fn issue_at(&self, person: &str, file: &str, life: time::Duration, now: OffsetDateTime) -> Bundle {
         let out = self.dir.path().join(file);
         let wish = IssuePerson {
             dir: self.state(),
@@ -128,9 +132,7 @@ impl World {
             addresses: Vec::new(),
             life: Some(life),
         };
-        admin::issue_person(&wish, OffsetDateTime::now_utc())
-            .await
-            .expect("a bundle");
+        admin::issue_person(&wish, now).await.expect("a bundle");
         Bundle::parse(&std::fs::read_to_string(out).expect("a file")).expect("a bundle")
     }
 
@@ -459,6 +461,12 @@ async fn a_stolen_laptop_is_locked_out_by_one_command_and_its_streams_are_cut() 
         .await
         .expect_err("revoked");
     assert!(error.message().contains("revoked"), "{error}");
+    // It may knock as often as it likes: the audit does not grow with it.
+    for _ in 0..40 {
+        assert_eq!(code(&again.whoami().await.expect_err("revoked")), "refused");
+    }
+    let refused = |e: &&v1::AuditEntry| e.action == "call" && e.outcome == "refused";
+    assert!(world.audit().await.iter().filter(refused).count() <= 10);
     // Nobody else was cut, and dan comes back by an invite.
     drop(of_alice.expect("still there"));
     alice.whoami().await.expect("still there");
@@ -610,8 +618,9 @@ async fn a_certificate_is_renewed_for_the_key_of_the_connection_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_of_ours_with_a_key_that_nobody_enrolled_opens_nothing() {
     let world = World::new(&[]).await;
-    let read = |file: &str| std::fs::read_to_string(world.state().join(file)).expect("a file");
-    let ca = controller::pki::Ca::load(read("ca.pem"), &SecretPem::new(read("ca.key"))).expect("the CA");
+    let authority =
+        controller::pki::Authority::open(&world.state(), OffsetDateTime::now_utc()).expect("opens");
+    let ca = authority.ca();
     let forged = ca
         .person(&name("alice"), time::Duration::HOUR, OffsetDateTime::now_utc())
         .expect("made");
@@ -633,4 +642,54 @@ async fn a_connection_ends_with_its_certificate() {
     let bundle = world.issue("dan", "short", time::Duration::seconds(3)).await;
     let dan = world.come_in(&bundle).await;
     cut(dan.watch(&order).await.expect("watches")).await;
+}
+
+/// It came back from a long journey: it may have its certificate renewed, for so long, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ended_certificate_of_an_enrolled_key_may_only_be_renewed_and_not_for_ever() {
+    let world = World::new(&[]).await;
+    let alice = world.person("alice").await;
+    let days_ago = |days| OffsetDateTime::now_utc() - time::Duration::days(days);
+    let day = time::Duration::DAY;
+    let ended = world.issue_at("dan", "ended", day, days_ago(30)).await;
+    let dan = world.come_in(&ended).await;
+    for error in [
+        dan.whoami().await.expect_err("ended"),
+        dan.press("k", kill("princeton_codeen", fleet()))
+            .await
+            .expect_err("ended"),
+        dan.keys_of("").await.expect_err("ended"),
+    ] {
+        assert_eq!(error.code(), Code::Unimplemented, "{error}");
+    }
+    let renew = async |bundle: &Bundle| {
+        let public_key = KeyPair::from_pem(bundle.key.expose())
+            .expect("a key")
+            .subject_public_key_info();
+        let person = world.come_in(bundle).await;
+        Ok::<_, Status>(
+            person
+                .enrol()
+                .renew(RenewRequest { public_key })
+                .await?
+                .into_inner(),
+        )
+    };
+    let reply = renew(&ended).await.expect("renewed");
+    let fresh = Bundle {
+        certificate: reply.certificate,
+        ..ended.clone()
+    };
+    let who = world.come_in(&fresh).await.whoami().await.expect("known");
+    assert_eq!(who.person.expect("dan").grants, [codeen()]);
+
+    let too_old = world.issue_at("dan", "too-old", day, days_ago(32)).await;
+    let error = renew(&too_old).await.expect_err("too long ago");
+    assert_eq!(code(&error), "refused");
+    assert!(error.message().contains("more than 30 days ago"), "{error}");
+
+    // Revoked meanwhile: neither this nor its younger certificate.
+    alice.revoke_keys("dan", "").await.expect("revoked");
+    let error = renew(&ended).await.expect_err("revoked");
+    assert!(error.message().contains("revoked"), "{error}");
 }
