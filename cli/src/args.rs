@@ -1,8 +1,10 @@
 //! The command line: what may be typed, checked before anything is sent. The doc comments are the help texts and
 //! the manual pages.
 
+mod direct;
 mod keys;
 mod press;
+mod tokens;
 mod values;
 
 use std::path::PathBuf;
@@ -10,9 +12,12 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use proto::{InviteId, OrderId, PersonName, SiteName, SliceName};
 
+pub(crate) use direct::with_port;
+pub use direct::{DirectTarget, KitCommand, KitExport};
 pub use keys::{InviteArgs, LoginArgs, RemoveArgs, RevokeKeysArgs};
 pub(crate) use press::reason;
 pub use press::{NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopNode, Waiting};
+pub use tokens::{EnrollNode, RekeyNode, TokenArgs};
 pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
@@ -40,6 +45,20 @@ pub struct Global {
     /// Dial this controller instead of those in the bundle (port 7443 unless given)
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub controller: Option<Address>,
+    /// Do it at this node itself, without the controller: by name or UUID, at HOST if neither a kit nor DNS knows where
+    #[arg(long, global = true, value_name = "NODE[@HOST[:PORT]]", conflicts_with_all = ["controller", "server_name"])]
+    pub direct: Option<DirectTarget>,
+    /// The kit [default: ~/.config/redbutton/kit]
+    #[arg(long, global = true, value_name = "PATH", env = "REDBUTTON_KIT")]
+    pub kit: Option<PathBuf>,
+    /// The kit's passphrase is the first line of this file, instead of being asked for
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "REDBUTTON_KIT_PASSPHRASE_FILE"
+    )]
+    pub passphrase_file: Option<PathBuf>,
     /// The name that the controller's certificate must carry, where it is not the host that is dialled
     #[arg(long, global = true, value_name = "NAME")]
     pub server_name: Option<String>,
@@ -77,6 +96,9 @@ pub enum Command {
     Invite(InviteArgs),
     /// Who you are to the controller, and what you may do
     Whoami,
+    /// What to take along for the day on which the controller is gone
+    #[command(subcommand)]
+    Kit(KitCommand),
     /// Sites: institutions that host nodes
     #[command(subcommand)]
     Site(SiteCommand),
@@ -183,6 +205,18 @@ pub enum NodeCommand {
     Release(ReleaseNode),
     /// Reboot a node; proven when it comes back with another boot id
     Reboot(NodeTarget),
+    /// Make a one-time join token for a machine that is to become a node
+    Enroll(EnrollNode),
+    /// Make a one-time join token for a node that is there: a new key, the older ones revoked, quarantine over
+    Rekey(RekeyNode),
+    /// Revoke a node's keys: cut at once, and refused until re-keyed
+    Revoke {
+        /// Name or UUID
+        node: NodeRef,
+        /// Why, for the audit
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Power a node off; refused where nothing could power it on again
     Stop(StopNode),
 }

@@ -1,7 +1,9 @@
 //! The commands: each takes its arguments, asks the controller, makes a view and hands it to `out`.
 
 mod audit;
+mod direct;
 mod keys;
+mod kit;
 mod login;
 mod node;
 mod order;
@@ -10,6 +12,7 @@ mod press;
 mod shell;
 mod site;
 mod slice;
+mod tokens;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,7 +22,9 @@ use clap::error::ErrorKind;
 use proto::Identity;
 use tokio::time::Instant;
 
-use crate::args::{AuditCommand, Cli, Command, Global};
+pub(crate) use kit::KitView;
+
+use crate::args::{AuditCommand, Cli, Command, Global, KitCommand};
 use crate::bundle::{self, BundleFileError};
 use crate::client::{Client, Dialer};
 use crate::credentials::Credentials;
@@ -85,6 +90,7 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Completions { shell } => shell::completions(shell).map(|()| Exit::Done),
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
+        Command::Kit(KitCommand::Show) => kit::show(&global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -100,9 +106,14 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
 
 async fn connected(command: Command, global: Global, out: Out) -> Result<Exit, Failure> {
     if let Command::Login(args) = command {
-        return login::login(args, &global, out).await;
+        let exit = login::login(args, &global, out).await?;
+        kit::after_login(&global, out).await;
+        return Ok(exit);
     }
     let context = Context::new(global, out)?;
+    if context.global.direct.is_some() {
+        direct::announce(&context).await?;
+    }
     let done = Box::pin(online(command, &context)).await;
     // At the end: a press waits for nothing.
     context.dialer.renew_by_the_way().await;
@@ -116,6 +127,7 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Node(command) => node::run(command, context).await,
         Command::Order(command) => order::run(command, context).await,
         Command::Invite(args) => keys::invite(args, context).await,
+        Command::Kit(command) => kit::run(command, context).await,
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
@@ -147,12 +159,16 @@ impl Context {
             return Err(BundleFileError::Invite { path }.into());
         }
         let own = Credentials::new(bundle)?;
-        let dialer = Dialer::new(
-            own,
-            Some(path),
-            global.controller.clone(),
-            global.server_name.clone(),
-        )?;
+        direct::check_reach(&own, global.direct.is_some())?;
+        let dialer = match &global.direct {
+            Some(target) => direct::dialer(target, own, &global)?,
+            None => Dialer::new(
+                own,
+                Some(path),
+                global.controller.clone(),
+                global.server_name.clone(),
+            )?,
+        };
         Ok(Self { global, dialer, out })
     }
 
