@@ -99,6 +99,12 @@ impl Default for Keys {
 }
 
 impl Keys {
+    /// How long after its end a person's certificate may still be renewed.
+    #[must_use]
+    pub const fn renew_grace(&self) -> Duration {
+        Duration::from_secs(self.renew_grace_days * 86_400)
+    }
+
     pub(crate) const fn node_life(&self) -> Duration {
         Duration::from_secs(self.node_certificate_s)
     }

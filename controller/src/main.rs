@@ -67,7 +67,10 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Init(args) => println!("{}", offline::init(args, config.state).await?),
         Command::Invite(args) => println!("{}", offline::invite(args, config.state).await?),
-        Command::Ca(wish) => println!("{}", offline::ca(wish, config.state).await?),
+        Command::Ca(wish) => println!(
+            "{}",
+            offline::ca(wish, config.state, config.keys.renew_grace()).await?
+        ),
         Command::Issue(issue) => println!("{}", offline::issue(issue, config.state).await?),
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }

@@ -100,14 +100,14 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
     }
 }
 
-pub(crate) async fn ca(wish: Ca, dir: PathBuf) -> Result<String, AdminError> {
+pub(crate) async fn ca(wish: Ca, dir: PathBuf, grace: std::time::Duration) -> Result<String, AdminError> {
     let now = OffsetDateTime::now_utc();
     let step = match wish {
-        Ca::Status => return Ok(rotation::status(&dir, now).await?.to_string()),
+        Ca::Status => return Ok(rotation::status(&dir, grace, now).await?.to_string()),
         Ca::RotateIssuing => Step::RotateIssuing,
         Ca::Root(Root::Add) => Step::AddRoot,
         Ca::Root(Root::Switch) => Step::SwitchRoot,
         Ca::Root(Root::Retire) => Step::RetireRoot,
     };
-    rotation::step_offline(&dir, step, now).await
+    rotation::step_offline(&dir, step, grace, now).await
 }

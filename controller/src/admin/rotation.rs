@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use trust::Spki;
@@ -112,12 +113,28 @@ pub fn coverage(roots: &[RootView], keys: &[KeyTrust], names: &[String], keyless
     coverage
 }
 
-/// Looks at the store.
+/// Pure: whether a key can still be used. A person's that ended longer than `grace` ago cannot be renewed: its holder
+/// needs an invite, which brings the new root. A node's may be renewed for ever.
+fn is_alive(key: &KeyTrust, grace: Duration, now_ms: i64) -> bool {
+    let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    match key.holder {
+        Holder::Person(_) => key.certificate_expires_at_ms.saturating_add(grace) > now_ms,
+        Holder::Node(..) => true,
+    }
+}
+
+/// Looks at the store. `grace`: how long after its end a person's certificate may be renewed.
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn look(view: &View, store: &dyn Store) -> Result<Coverage, StoreError> {
-    let keys = store.key_trust().await?;
+pub async fn look(
+    view: &View,
+    store: &dyn Store,
+    grace: Duration,
+    now: OffsetDateTime,
+) -> Result<Coverage, StoreError> {
+    let mut keys = store.key_trust().await?;
+    keys.retain(|key| is_alive(key, grace, millis(now)));
     let nodes = store.all_nodes().await?;
     let name = |key: &KeyTrust| match &key.holder {
         Holder::Person(name) => format!("person {name}"),
@@ -127,10 +144,16 @@ pub async fn look(view: &View, store: &dyn Store) -> Result<Coverage, StoreError
         },
     };
     let names: Vec<String> = keys.iter().map(name).collect();
-    Ok(coverage(view.roots(), &keys, &names, &store.keyless().await?))
+    let keyless = if view.is_migrated() {
+        store.keyless().await?
+    } else {
+        Vec::new()
+    };
+    Ok(coverage(view.roots(), &keys, &names, &keyless))
 }
 
 /// Takes a step, or refuses and says who would be cut off. `note` is its audit entry; its detail is completed.
+/// `grace`: how long after its end a person's certificate may be renewed ([`crate::config::Keys::renew_grace`]).
 ///
 /// # Errors
 /// See [`RotationError`]; then nothing was changed.
@@ -139,11 +162,12 @@ pub async fn step(
     store: &dyn Store,
     step: Step,
     mut note: Note,
+    grace: Duration,
     now: OffsetDateTime,
 ) -> Result<String, RotationError> {
     // Another process may have changed it a moment ago.
     authority.upkeep(now)?;
-    let coverage = look(&authority.view(), store).await?;
+    let coverage = look(&authority.view(), store, grace, now).await?;
     let cut_off = match step {
         Step::RotateIssuing | Step::AddRoot => &[][..],
         Step::SwitchRoot => &coverage.distrusting,
@@ -243,10 +267,10 @@ impl fmt::Display for Status {
 ///
 /// # Errors
 /// See [`AdminError`].
-pub async fn status(dir: &Path, now: OffsetDateTime) -> Result<Status, AdminError> {
+pub async fn status(dir: &Path, grace: Duration, now: OffsetDateTime) -> Result<Status, AdminError> {
     let view = Authority::open(dir, now)?.view();
     let store = SqliteStore::open(&dir.join(files::DATABASE)).await?;
-    let coverage = look(&view, &store).await;
+    let coverage = look(&view, &store, grace, now).await;
     store.close().await?;
     Ok(Status {
         described: describe(&view),
@@ -260,7 +284,12 @@ pub async fn status(dir: &Path, now: OffsetDateTime) -> Result<Status, AdminErro
 ///
 /// # Errors
 /// See [`AdminError`].
-pub async fn step_offline(dir: &Path, wish: Step, now: OffsetDateTime) -> Result<String, AdminError> {
+pub async fn step_offline(
+    dir: &Path,
+    wish: Step,
+    grace: Duration,
+    now: OffsetDateTime,
+) -> Result<String, AdminError> {
     let authority = Authority::open(dir, now)?;
     let store = SqliteStore::open(&dir.join(files::DATABASE)).await?;
     let done = async {
@@ -284,7 +313,7 @@ pub async fn step_offline(dir: &Path, wish: Step, now: OffsetDateTime) -> Result
             },
             about: About::default(),
         };
-        step(&authority, &store, wish, note, now).await
+        step(&authority, &store, wish, note, grace, now).await
     }
     .await;
     store.close().await?;
@@ -310,6 +339,7 @@ mod tests {
     fn key(below: u8, trusts: &[u8]) -> KeyTrust {
         KeyTrust {
             spki: Spki::new([9; 32]),
+            certificate_expires_at_ms: 0,
             holder: Holder::Node(NodeId::random(), proto::DaemonRole::NodeManager),
             trusted: Some(Trusted {
                 root: Spki::new([below; 32]),
@@ -340,6 +370,20 @@ mod tests {
             coverage(&alone, &keys, &names, &["person old".to_owned()]).distrusting,
             [""; 0]
         );
+    }
+
+    #[test]
+    fn a_persons_key_that_can_no_longer_be_renewed_holds_up_nobody() {
+        let of = |holder| KeyTrust {
+            holder,
+            certificate_expires_at_ms: 1_000,
+            ..key(1, &[1])
+        };
+        let person = of(Holder::Person("alice".parse().expect("a name")));
+        let grace = Duration::from_secs(1);
+        assert!(is_alive(&person, grace, 1_999) && !is_alive(&person, grace, 2_000));
+        let node = of(key(1, &[1]).holder);
+        assert!(is_alive(&node, grace, i64::MAX));
     }
 
     proptest! {

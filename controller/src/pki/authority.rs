@@ -101,6 +101,7 @@ pub struct View {
     roots: Vec<RootView>,
     controller: Pair,
     sealed_by: KeySource,
+    migrated: bool,
 }
 
 impl std::fmt::Debug for View {
@@ -150,6 +151,12 @@ impl View {
         (&self.controller.certificate, &self.controller.key)
     }
 
+    /// It came from the version before: bundles may be out whose keys the store does not know.
+    #[must_use]
+    pub const fn is_migrated(&self) -> bool {
+        self.migrated
+    }
+
     /// What seals it.
     #[must_use]
     pub fn sealed_by(&self) -> &KeySource {
@@ -191,11 +198,17 @@ impl Authority {
         Self::open(dir, now)
     }
 
-    /// Opens those of a state directory. One of the version before is moved first.
+    /// Opens those of a state directory, and renews what is due. One of the version before is moved first.
     ///
     /// # Errors
     /// Names the file and what is wrong with it, and nothing of a key.
     pub fn open(dir: &Path, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        let authority = Self::open_as_it_is(dir, now)?;
+        authority.upkeep(now)?;
+        Ok(authority)
+    }
+
+    fn open_as_it_is(dir: &Path, now: OffsetDateTime) -> Result<Self, AuthorityError> {
         let _lock = lock(dir)?;
         let path = dir.join(files::PKI);
         let is_there = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
@@ -511,6 +524,7 @@ fn view(kept: &Kept, key: SealingKey) -> Result<View, AuthorityError> {
         roots,
         controller: kept.controller.clone(),
         sealed_by: key.source().clone(),
+        migrated: kept.migrated,
     })
 }
 

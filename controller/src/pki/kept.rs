@@ -62,6 +62,9 @@ impl From<Issued> for Pair {
 #[serde(deny_unknown_fields)]
 pub(super) struct Kept {
     format: u32,
+    /// It came from the version before: bundles may be out whose keys the store does not know.
+    #[serde(default)]
+    pub(super) migrated: bool,
     /// DNS names and addresses in the controller's certificate.
     pub(super) names: Vec<String>,
     /// The one that issues first.
@@ -96,6 +99,7 @@ impl Kept {
         };
         Ok(Self {
             format: FORMAT,
+            migrated: false,
             names: names.iter().map(ToString::to_string).collect(),
             roots: vec![Root {
                 certificate: root,

@@ -34,7 +34,9 @@ pub(super) fn read(dir: &Path, now: OffsetDateTime) -> Result<Kept, AuthorityErr
         _ => None,
     };
     let widened = root::widen_root(&ca, &key)?;
-    Ok(Kept::below(widened, key, &names, signer.as_ref(), now)?)
+    let mut kept = Kept::below(widened, key, &names, signer.as_ref(), now)?;
+    kept.migrated = true;
+    Ok(kept)
 }
 
 fn text(dir: &Path, name: &'static str) -> Result<String, AuthorityError> {

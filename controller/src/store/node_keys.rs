@@ -40,6 +40,8 @@ pub struct KeyTrust {
     pub spki: Spki,
     /// Whose.
     pub holder: Holder,
+    /// When its latest certificate ends, milliseconds since 1970.
+    pub certificate_expires_at_ms: i64,
     /// `None`: not known; nothing new is to be assumed.
     pub trusted: Option<Trusted>,
 }

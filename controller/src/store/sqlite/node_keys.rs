@@ -79,7 +79,7 @@ pub(super) async fn note_trust(
 
 pub(super) async fn key_trust(conn: &mut SqliteConnection) -> Result<Vec<KeyTrust>, Fail> {
     let found = sqlx::query(
-        "SELECT spki, person, node, role, root, roots FROM keys WHERE revoked_at_ms IS NULL \
+        "SELECT spki, person, node, role, certificate_expires_at_ms, root, roots FROM keys WHERE revoked_at_ms IS NULL \
          ORDER BY person, node, enrolled_at_ms",
     )
     .fetch_all(conn)
@@ -99,6 +99,7 @@ fn trust_of(found: &SqliteRow) -> sqlx::Result<KeyTrust> {
     Ok(KeyTrust {
         spki: keys::spki(found, "spki")?,
         holder: keys::holder(found)?,
+        certificate_expires_at_ms: found.try_get("certificate_expires_at_ms")?,
         trusted: root.zip(roots).map(|(root, roots)| Trusted { root, roots }),
     })
 }
