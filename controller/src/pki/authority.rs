@@ -443,7 +443,6 @@ fn write(dir: &Path, kept: &Kept, key: &SealingKey) -> Result<(), AuthorityError
 /// sealed with the credential from now on.
 fn read(dir: &Path) -> Result<(Kept, SealingKey, Stamp), AuthorityError> {
     let path = dir.join(files::PKI);
-    let stamp = stamp_of(&path).map_err(FileError::io(&path, "read"))?;
     let sealed = fs::read(&path).map_err(FileError::io(&path, "read"))?;
     let mut keys = SealingKey::find(dir, credentials().as_deref()).map_err(seal_error(&path))?;
     if keys.is_empty() {
@@ -465,15 +464,18 @@ fn read(dir: &Path) -> Result<(Kept, SealingKey, Stamp), AuthorityError> {
         path: path.clone(),
         message,
     })?;
+    let others = keys.len() > 1;
     let best = keys.swap_remove(0);
-    if at == 0 {
-        return Ok((kept, best, stamp));
+    if at != 0 {
+        write(dir, &kept, &best)?;
+        crash::point("controller.reseal-after-sealed");
     }
-    write(dir, &kept, &best)?;
-    crash::point("controller.reseal-after-sealed");
-    let old = dir.join(files::SEAL_KEY);
-    fs::remove_file(&old).map_err(FileError::io(&old, "remove"))?;
-    tracing::info!(sealed_by = %best.source(), "sealed anew; {} is removed", files::SEAL_KEY);
+    if others {
+        // The credential seals everything now; also after a crash that came between the two.
+        let old = dir.join(files::SEAL_KEY);
+        fs::remove_file(&old).map_err(FileError::io(&old, "remove"))?;
+        tracing::info!(sealed_by = %best.source(), "{} is removed", files::SEAL_KEY);
+    }
     let stamp = stamp_of(&path).map_err(FileError::io(&path, "read"))?;
     Ok((kept, best, stamp))
 }

@@ -1,5 +1,7 @@
 //! `init` and `issue`: what they leave on the disk, and what they refuse.
 
+mod ca;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
