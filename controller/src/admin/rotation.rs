@@ -96,20 +96,21 @@ pub fn coverage(roots: &[RootView], keys: &[KeyTrust], names: &[String], keyless
         all: keys.len() + keyless.len(),
         ..Coverage::default()
     };
+    if alone {
+        return coverage;
+    }
     for (key, name) in keys.iter().zip(names) {
         let trusts = |root: Spki| key.trusted.as_ref().is_some_and(|t| t.roots.contains(&root));
         let below = |root: Spki| key.trusted.as_ref().is_some_and(|t| t.root == root);
-        if !alone && !trusts(newest.id) {
+        if !trusts(newest.id) {
             coverage.distrusting.push(name.clone());
         }
-        if !alone && !(below(issuing.id) && trusts(issuing.id)) {
+        if !below(issuing.id) || !trusts(issuing.id) {
             coverage.elsewhere.push(name.clone());
         }
     }
-    if !alone {
-        coverage.distrusting.extend_from_slice(keyless);
-        coverage.elsewhere.extend_from_slice(keyless);
-    }
+    coverage.distrusting.extend_from_slice(keyless);
+    coverage.elsewhere.extend_from_slice(keyless);
     coverage
 }
 

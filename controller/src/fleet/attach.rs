@@ -29,6 +29,7 @@ use super::facts::{self, ReportError};
 use super::frames::{Lean, Outgoing};
 use super::keys::{self, Credential};
 use super::recorder::Item;
+use super::state::NewLink;
 use super::{Fleet, Member, now_ms};
 use crate::orders::{NodeIndex, NodeRef};
 use crate::store::NodeSeen;
@@ -212,16 +213,12 @@ impl Fleet {
             let found = twin.filter(|_| !node.quarantined);
             let doubt = node.quarantined;
             node.quarantined |= found.is_some();
-            let credential = Credential::new(link.peer(), member.id, self.issuing.life);
-            let owed = state.attach(
-                index,
-                checked.boot,
-                &released,
+            let new = NewLink {
                 commands,
-                link.clone(),
-                credential,
-                at_ms,
-            );
+                link: link.clone(),
+                credential: Credential::new(link.peer(), member.id, self.issuing.life),
+            };
+            let owed = state.attach(index, checked.boot, &released, new, at_ms);
             if let Some(node) = state.node_mut(index) {
                 node.quarantined = doubt;
             }

@@ -32,6 +32,13 @@ pub(crate) struct Slot {
     pub(crate) credential: Credential,
 }
 
+/// A connection that is to become the current one.
+pub(crate) struct NewLink {
+    pub(crate) commands: mpsc::Sender<Batch>,
+    pub(crate) link: Link,
+    pub(crate) credential: Credential,
+}
+
 /// A node as it is now.
 #[derive(Debug, Default)]
 pub(crate) struct NodeNow {
@@ -246,12 +253,15 @@ impl State {
         index: NodeIndex,
         boot: BootId,
         released: &[HoldId],
-        commands: mpsc::Sender<Batch>,
-        link: Link,
-        credential: Credential,
+        new: NewLink,
         at_ms: i64,
     ) -> Option<Owed> {
         let member = self.roster.get(index)?.clone();
+        let NewLink {
+            commands,
+            link,
+            credential,
+        } = new;
         // It may have been revoked while it introduced itself.
         if self.keys.get(&credential.key) != Some(&member.id) {
             return None;

@@ -228,7 +228,7 @@ impl Authority {
         }
         let (kept, key, stamp) = read(dir)?;
         tidy(dir, &kept)?;
-        let view = view(&kept, key)?;
+        let view = view(&kept, &key)?;
         Ok(Self {
             dir: dir.to_owned(),
             view: RwLock::new(Arc::new(view)),
@@ -379,7 +379,7 @@ impl Authority {
         }
         tidy(&self.dir, &kept)?;
         let (kept, key, stamp) = read(&self.dir)?;
-        let new = Arc::new(view(&kept, key)?);
+        let new = Arc::new(view(&kept, &key)?);
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = new;
         *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
         Ok(())
@@ -510,7 +510,7 @@ fn tidy(dir: &Path, kept: &Kept) -> Result<(), AuthorityError> {
     Ok(())
 }
 
-fn view(kept: &Kept, key: SealingKey) -> Result<View, AuthorityError> {
+fn view(kept: &Kept, key: &SealingKey) -> Result<View, AuthorityError> {
     let mut roots = Vec::new();
     for kept in &kept.roots {
         roots.push(RootView {

@@ -157,7 +157,7 @@ impl Keys for Service {
 
     async fn refuse(&self, request: Request<KeyRefusal>) -> Result<Response<KeyRefusalReply>, Status> {
         self.0.end(Err(JoinError::Refused {
-            reason: reason(request.into_inner()),
+            reason: reason(request.get_ref()),
         }));
         Ok(Response::new(KeyRefusalReply {}))
     }

@@ -177,7 +177,7 @@ fn clock_ms() -> i64 {
 }
 
 /// What a controller says to somebody whom it does not let in, for the log.
-fn reason(refusal: KeyRefusal) -> String {
+fn reason(refusal: &KeyRefusal) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     refusal.reason.chars().take(MAX_REASON).map(plain).collect()
 }
@@ -210,7 +210,7 @@ impl Keys for NodeKeys {
     }
 
     async fn refuse(&self, request: Request<KeyRefusal>) -> Result<Response<KeyRefusalReply>, Status> {
-        let reason = reason(request.into_inner());
+        let reason = reason(request.get_ref());
         tracing::error!(reason, "the controller does not let this node in");
         Ok(Response::new(KeyRefusalReply {}))
     }

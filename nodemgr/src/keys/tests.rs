@@ -189,7 +189,7 @@ fn a_refusal_is_bounded_and_plain() {
     let refusal = KeyRefusal {
         reason: format!("revoked\x1b[2J\n{}", "x".repeat(10_000)),
     };
-    let shown = reason(refusal);
+    let shown = reason(&refusal);
     assert!(
         shown.len() <= MAX_REASON && !shown.contains(['\x1b', '\n']),
         "{shown:?}"
