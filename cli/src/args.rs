@@ -4,21 +4,26 @@
 mod direct;
 mod keys;
 mod press;
+mod rollout;
 mod tokens;
 mod values;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use proto::{InviteId, OrderId, PersonName, SiteName, SliceName};
+use proto::{InviteId, OrderId, PersonName, ProposalId, SiteName, SliceName};
 
 pub(crate) use direct::with_port;
 pub use direct::{DirectTarget, KitCommand, KitExport};
 pub use keys::{InviteArgs, LoginArgs, RemoveArgs, RevokeKeysArgs};
 pub(crate) use press::reason;
-pub use press::{NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopNode, Waiting};
+pub use press::{
+    ApproveArgs, KillAll, NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopAll, StopNode,
+    Waiting,
+};
+pub use rollout::{Program, RolloutCommand, StartRollout, SteerRollout};
 pub use tokens::{EnrollNode, RekeyNode, TokenArgs};
-pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, seconds};
+pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, WitnessArg, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
 ///
@@ -81,6 +86,15 @@ pub struct Global {
 pub enum Command {
     /// Kill a slice on every node: the short form of `slice kill`
     KillSlice(SliceTarget),
+    /// Kill every slice on every node, and let none start until released; a second person must approve
+    KillAll(KillAll),
+    /// Power off every node; a second person must approve
+    StopAll(StopAll),
+    /// Agree to what another person proposed
+    Approve(ApproveArgs),
+    /// What waits for a second person
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
     /// Slices: see, kill, freeze, release
     #[command(subcommand)]
     Slice(SliceCommand),
@@ -105,9 +119,20 @@ pub enum Command {
     /// People and their roles
     #[command(subcommand)]
     People(PeopleCommand),
+    /// Other versions of the node manager, brought to the nodes in waves
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// The audit trail: read, export, verify
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Agree, with your key, that a backup of the controller may take over; two support people must
+    SignRestore {
+        /// As `redbutton-controller backup` wrote it
+        backup: PathBuf,
+        /// Where your agreement goes; it must not exist
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Print completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -260,6 +285,30 @@ pub enum OrderCommand {
     },
 }
 
+/// `redbutton approvals …`
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// List what waits for a second person, newest first
+    Ls {
+        /// Also what is over
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show a proposal: what it would do, to whom, and who could approve it
+    Show {
+        /// As `approvals ls` prints it
+        proposal: ProposalId,
+    },
+    /// Take a proposal back
+    Withdraw {
+        /// As `approvals ls` prints it
+        proposal: ProposalId,
+        /// Why
+        #[arg(long, short, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+}
+
 /// `redbutton site …`
 #[derive(Debug, Subcommand)]
 pub enum SiteCommand {
@@ -363,6 +412,12 @@ pub enum AuditCommand {
         #[arg(long)]
         order: Option<OrderId>,
     },
+    /// Collect the heads of the audit that nodes have kept, for `audit verify`
+    Witness {
+        /// The file; it must not exist
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Check an exported file offline: no controller needed
     Verify(VerifyArgs),
     /// Write the chain to a file, or to stdout, for `audit verify`
@@ -381,9 +436,13 @@ pub enum AuditCommand {
 pub struct VerifyArgs {
     /// As `audit export` wrote it
     pub file: PathBuf,
-    /// A head that somebody else kept; the chain must contain it. Repeat for several
-    #[arg(long = "witness", value_name = "SEQUENCE:HASH")]
-    pub witnesses: Vec<audit::Head>,
+    /// A head that somebody else kept, or a file of them as `audit witness` writes it; the chain must contain them.
+    /// Repeat for several
+    #[arg(long = "witness", value_name = "SEQUENCE:HASH|FILE", value_parser = WitnessArg::parse)]
+    pub witnesses: Vec<WitnessArg>,
+    /// The controller's roots, PEM: every head in a witness file must be signed under one of them
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// The head just before a file that does not begin with entry 1
     #[arg(long, value_name = "SEQUENCE:HASH")]
     pub start: Option<audit::Head>,

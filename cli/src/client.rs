@@ -206,6 +206,7 @@ macro_rules! services {
 
 services! {
     access: access_client::AccessClient,
+    approvals: approvals_client::ApprovalsClient,
     audit: audit_client::AuditClient,
     direct: direct_client::DirectClient,
     enrol: enrol_client::EnrolClient,
@@ -213,6 +214,7 @@ services! {
     nodes: nodes_client::NodesClient,
     orders: orders_client::OrdersClient,
     people: people_client::PeopleClient,
+    rollouts: rollouts_client::RolloutsClient,
     sites: sites_client::SitesClient,
     slices: slices_client::SlicesClient,
 }

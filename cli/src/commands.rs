@@ -1,5 +1,6 @@
 //! The commands: each takes its arguments, asks the controller, makes a view and hands it to `out`.
 
+mod approvals;
 mod audit;
 mod direct;
 mod keys;
@@ -9,6 +10,8 @@ mod node;
 mod order;
 mod people;
 mod press;
+mod restore;
+mod rollout;
 mod shell;
 mod site;
 mod slice;
@@ -90,6 +93,7 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Completions { shell } => shell::completions(shell).map(|()| Exit::Done),
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
+        Command::SignRestore { backup, out: file } => restore::sign(&backup, &file, &global, out),
         Command::Kit(KitCommand::Show) => kit::show(&global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -123,6 +127,10 @@ async fn connected(command: Command, global: Global, out: Out) -> Result<Exit, F
 async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::KillSlice(target) => slice::kill(target, context).await,
+        Command::KillAll(args) => approvals::kill_all(args, context).await,
+        Command::StopAll(args) => approvals::stop_all(args, context).await,
+        Command::Approve(args) => approvals::approve(args, context).await,
+        Command::Approvals(command) => approvals::run(command, context).await,
         Command::Slice(command) => slice::run(command, context).await,
         Command::Node(command) => node::run(command, context).await,
         Command::Order(command) => order::run(command, context).await,
@@ -131,8 +139,12 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
+        Command::Rollout(command) => rollout::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Login(_) => Ok(Exit::Done),
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Login(_)
+        | Command::SignRestore { .. } => Ok(Exit::Done),
     }
 }
 

@@ -34,5 +34,6 @@ mod render;
 mod text;
 mod view;
 mod when;
+mod witness;
 
 pub use commands::run;

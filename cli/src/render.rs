@@ -1,6 +1,7 @@
 //! Views as text: pure, the time and the width are arguments. Whatever comes from elsewhere goes through
 //! [`cell`], which bounds it and makes control characters visible.
 
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod hold;
 pub(crate) mod keys;
@@ -8,6 +9,7 @@ pub(crate) mod kit;
 pub(crate) mod node;
 pub(crate) mod order;
 pub(crate) mod people;
+pub(crate) mod rollout;
 pub(crate) mod site;
 pub(crate) mod slice;
 

@@ -1,12 +1,14 @@
 //! What we print, as structs of our own. `--json` prints exactly these: keys are stable, ids are strings, enums
 //! are lower-case words, what is absent is null. Unknown enum numbers (a newer controller) become `unknown`.
 
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod hold;
 pub(crate) mod keys;
 pub(crate) mod node;
 pub(crate) mod order;
 pub(crate) mod people;
+pub(crate) mod rollout;
 pub(crate) mod site;
 pub(crate) mod slice;
 

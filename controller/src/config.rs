@@ -9,6 +9,7 @@ use proto::{DAEMON_PORT, PEOPLE_PORT};
 use serde::{Deserialize, Deserializer};
 
 use crate::fleet::FleetConfig;
+use crate::rollout::Bounds;
 use crate::services::door::DoorConfig;
 
 /// Where the controller finds its things and what it listens on.
@@ -27,8 +28,34 @@ pub struct Config {
     pub nodes: Nodes,
     /// People's certificates.
     pub keys: Keys,
+    /// Bringing our own programs to nodes.
+    pub rollouts: RolloutBounds,
     /// What is logged.
     pub log: Log,
+}
+
+/// Bringing our own programs to nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutBounds {
+    /// For all nodes together.
+    pub bytes_per_second: u64,
+}
+
+impl Default for RolloutBounds {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 10_000_000,
+        }
+    }
+}
+
+impl RolloutBounds {
+    pub(crate) const fn bounds(&self) -> Bounds {
+        Bounds {
+            bytes_per_second: self.bytes_per_second,
+        }
+    }
 }
 
 /// A port.
@@ -136,6 +163,7 @@ impl Default for Config {
             daemons: Listener::daemons(),
             nodes: Nodes::default(),
             keys: Keys::default(),
+            rollouts: RolloutBounds::default(),
             log: Log::default(),
         }
     }

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`serve`]: both ports, until a token is cancelled. [`Config`] says where.
+//! - [`approvals`]: what two people must agree to; pure.
 //! - [`orders`]: what a wish becomes and what became of it; pure.
 //! - [`fleet`]: the nodes, and the orders on their way to them.
 //! - [`policy`]: what nodes decide by when we are gone; pure.
@@ -15,6 +16,7 @@
 //! - [`pki`]: root, issuing and leaf certificates. [`seal`]: secrets at rest.
 
 pub mod admin;
+pub mod approvals;
 pub mod config;
 mod crash;
 mod error;
@@ -23,6 +25,8 @@ mod gate;
 pub mod orders;
 pub mod pki;
 pub mod policy;
+pub mod recovery;
+pub mod rollout;
 pub mod seal;
 mod serve;
 mod services;

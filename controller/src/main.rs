@@ -72,6 +72,11 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
             offline::ca(wish, config.state, config.keys.renew_grace()).await?
         ),
         Command::Issue(issue) => println!("{}", offline::issue(issue, config.state).await?),
+        Command::Backup { out, secrets } => {
+            println!("{}", offline::backup(out, secrets, config.state).await?)
+        }
+        Command::Restore(args) => println!("{}", offline::restore(args, config.state).await?),
+        Command::Software(which) => println!("{}", offline::software(which, config.state).await?),
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }
     Ok(())

@@ -1,15 +1,21 @@
-//! `init`, `invite` and `issue`: from arguments to wishes.
+//! `init`, `invite`, `issue`, `software`, `backup`, `restore`: from arguments to wishes.
 
 use std::path::PathBuf;
 
 use controller::admin::rotation::{self, Step};
 use controller::admin::{
-    AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
-    init as make, invite_person, issue_node, issue_person,
+    Added, AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
+    add_software, init as make, invite_person, issue_node, issue_person,
 };
+use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{Ca, InitArgs, InviteArgs, Issue, Root};
+use crate::args::{Ca, InitArgs, InviteArgs, Issue, RestoreArgs, Root, SoftwareCommand};
+
+pub(crate) async fn software(which: SoftwareCommand, dir: PathBuf) -> Result<Added, AdminError> {
+    let SoftwareCommand::Add { file } = which;
+    add_software(&dir, file, OffsetDateTime::now_utc()).await
+}
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {
@@ -110,4 +116,31 @@ pub(crate) async fn ca(wish: Ca, dir: PathBuf, grace: std::time::Duration) -> Re
         Ca::Root(Root::Retire) => Step::RetireRoot,
     };
     rotation::step_offline(&dir, step, grace, now).await
+}
+
+pub(crate) async fn backup(
+    out: PathBuf,
+    secrets: Option<PathBuf>,
+    dir: PathBuf,
+) -> Result<BackedUp, RecoveryError> {
+    recovery::backup(&Backup { dir, out, secrets }, OffsetDateTime::now_utc()).await
+}
+
+pub(crate) async fn restore(args: RestoreArgs, dir: PathBuf) -> Result<Restored, RecoveryError> {
+    let RestoreArgs {
+        from,
+        in_place: _,
+        secrets,
+        approvals,
+        alone: _,
+        reason,
+    } = args;
+    let wish = Restore {
+        dir,
+        source: from.map_or(Source::InPlace, Source::Backup),
+        secrets,
+        approvals,
+        alone: reason,
+    };
+    recovery::restore(&wish, OffsetDateTime::now_utc()).await
 }

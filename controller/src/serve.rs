@@ -16,6 +16,8 @@ use crate::admin::{Addresses, AddressesError, files};
 use crate::fleet::{Fleet, Issuing, now_ms};
 use crate::gate::Gate;
 use crate::pki::{Authority, AuthorityError};
+use crate::recovery::{Lock, RecoveryError, finish_restore};
+use crate::rollout::Rollouts;
 use crate::services::door::{Door, Reach};
 use crate::services::{self, PeopleRoutes};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -41,6 +43,12 @@ pub enum ServeError {
     /// The controller's certificates and keys.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// Another controller serves from it, or a restore could not be finished.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The CA's certificate.
+    #[error("the controller's CA")]
+    Roots(#[from] trust::RootsError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,6 +86,8 @@ impl Handle {
 /// When the state directory is not complete, the database cannot be used, or a port is taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
+    let lock = Lock::take(dir)?;
+    finish_restore(dir, &lock)?;
     let authority = Arc::new(Authority::open(dir, OffsetDateTime::now_utc())?);
     let tls = |source| ServeError::Tls {
         dir: dir.clone(),
@@ -98,13 +108,33 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         controllers: daemons,
         life: config.keys.node_life(),
     };
-    let (fleet, fleet_tasks) = Fleet::load(shared, issuing, config.nodes.bounds(), recording.clone()).await?;
-    fleet.policies().trust(authority.view().roots_pem().to_owned());
+    let (fleet, mut fleet_tasks) =
+        Fleet::load(shared, issuing, config.nodes.bounds(), recording.clone()).await?;
+    let (rollouts, rollouts_task) = Rollouts::start(
+        fleet.clone(),
+        store.clone(),
+        dir,
+        config.rollouts.bounds(),
+        recording.clone(),
+    )
+    .await?;
+    fleet.set_rollouts(&rollouts);
+    fleet_tasks.push(rollouts_task);
+    let roots = authority.view().roots_pem().to_owned();
+    fleet.trust_roots(trust::Roots::from_pem(&roots)?);
+    fleet.policies().trust(roots);
+    // What was approved before a crash is carried out before anybody can ask about it.
+    fleet.resume_approved().await;
     let door = Arc::new(Door::new(authority, config.keys.door(controllers)));
-    let (routes, health) = services::routes(fleet.clone(), door.clone()).await?;
+    let (routes, health) = services::routes(fleet.clone(), door.clone(), rollouts).await?;
     let upkeep = {
         let fleet = fleet.clone();
-        let on_roots = move |roots| fleet.policies().trust(roots);
+        let on_roots = move |roots: String| {
+            if let Ok(trusted) = trust::Roots::from_pem(&roots) {
+                fleet.trust_roots(trusted);
+            }
+            fleet.policies().trust(roots);
+        };
         tokio::spawn(gate.keep(recording.clone(), on_roots))
     };
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
@@ -134,9 +164,16 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         shutdown.clone(),
         cut.clone(),
     )));
+    drop(tokio::spawn(tell_health(
+        fleet.alarms(),
+        health.clone(),
+        shutdown.clone(),
+    )));
     let finished = handle.finished.clone().drop_guard();
     drop(tokio::spawn(async move {
+        // In this order at the end: the directory is free once we say that we have finished.
         let _finished = finished;
+        let _lock = lock;
         shutdown.cancelled().await;
         health
             .set_service_status("", tonic_health::ServingStatus::NotServing)
@@ -163,6 +200,26 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
         }
     }));
     Ok(handle)
+}
+
+/// The health of the service `redbutton.audit` is that of the audit: once an alarm is raised, it does not serve.
+async fn tell_health(
+    mut alarms: tokio::sync::watch::Receiver<Vec<String>>,
+    health: tonic_health::server::HealthReporter,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let status = if alarms.borrow_and_update().is_empty() {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        health.set_service_status("redbutton.audit", status).await;
+        match shutdown.run_until_cancelled(alarms.changed()).await {
+            Some(Ok(())) => {}
+            _ => return,
+        }
+    }
 }
 
 async fn attend_daemons(

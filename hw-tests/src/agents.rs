@@ -174,7 +174,8 @@ impl Agent {
                 v1::Outcome::Accepted
             }
             Some(Action::Halt(_)) => v1::Outcome::Accepted,
-            None => v1::Outcome::Failed,
+            Some(Action::Policy(_)) => v1::Outcome::AlreadyDead,
+            Some(Action::Witness(_)) | None => v1::Outcome::Failed,
         };
         answer.outcome = outcome.into();
         answer
@@ -243,7 +244,17 @@ impl Slivers for Agent {
         commands: Request<Streaming<v1::Command>>,
     ) -> std::result::Result<Response<Self::ObeyStream>, Status> {
         let agent = self.clone();
-        let answers = commands.into_inner().map(move |command| Ok(agent.obey(command?)));
+        let answers = commands.into_inner().filter_map(move |command| {
+            let answer = match command {
+                // Kept by real nodes; nobody answers it.
+                Ok(v1::Command {
+                    action: Some(Action::Witness(_)),
+                    ..
+                }) => None,
+                command => Some(command.map(|command| agent.obey(command))),
+            };
+            std::future::ready(answer)
+        });
         Ok(Response::new(Box::pin(answers)))
     }
 

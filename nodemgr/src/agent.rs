@@ -24,6 +24,7 @@ use crate::journal::{self, JournalError, Query, Sources};
 use crate::keys::NodeKeys;
 use crate::policy::Policy;
 use crate::procfs::Proc;
+use crate::software::Updates;
 use crate::worker::{Busy, Worker};
 
 /// Commands whose answer is outstanding, on one stream.
@@ -50,9 +51,11 @@ pub struct Agent {
     reports: Worker,
     lists: Worker,
     journals: Worker,
+    heads: Worker,
     sources: Sources,
     guided: Option<Guided>,
     keys: Option<NodeKeys>,
+    updates: Option<Updates>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -69,9 +72,11 @@ impl Agent {
             reports: Worker::start("reports")?,
             lists: Worker::start("processes")?,
             journals: Worker::start("journal")?,
+            heads: Worker::start("audit-heads")?,
             sources,
             guided: None,
             keys: None,
+            updates: None,
         })
     }
 
@@ -91,6 +96,15 @@ impl Agent {
         Ok(self)
     }
 
+    /// Lets the controller change the program.
+    #[must_use]
+    pub fn with_updates(self, updates: Updates) -> Self {
+        Self {
+            updates: Some(updates),
+            ..self
+        }
+    }
+
     /// What a link serves.
     #[must_use]
     pub fn routes(self) -> Routes {
@@ -101,12 +115,17 @@ impl Agent {
     #[must_use]
     pub fn shared_routes(this: Arc<Self>) -> Routes {
         let keys = this.keys.clone();
+        let updates = this.updates.as_ref().map(Updates::server);
         let server = SliversServer::from_arc(this)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        match keys {
-            Some(keys) => Routes::new(server).add_service(keys.service()),
-            None => Routes::new(server),
+        let mut routes = Routes::new(server);
+        if let Some(keys) = keys {
+            routes = routes.add_service(keys.service());
+        }
+        match updates {
+            Some(updates) => routes.add_service(updates),
+            None => routes,
         }
     }
 }
@@ -120,9 +139,17 @@ async fn report(
     worker: &Worker,
     guided: Option<&Guided>,
     keys: Option<&NodeKeys>,
+    updates: Option<&Updates>,
 ) -> Result<NodeReport, Status> {
     let node = node.clone();
-    let report = worker.run(move || fit(node.report())).await.map_err(busy)?;
+    let software = updates.map(Updates::state);
+    let report = move || {
+        fit(NodeReport {
+            software,
+            ..node.report()
+        })
+    };
+    let report = worker.run(report).await.map_err(busy)?;
     let report = match guided {
         Some(guided) => guided.tell(report),
         None => report,
@@ -159,6 +186,7 @@ impl Slivers for Agent {
             &self.reports,
             self.guided.as_ref(),
             self.keys.as_ref(),
+            self.updates.as_ref(),
         )
         .await
         .map(Response::new)
@@ -170,6 +198,9 @@ impl Slivers for Agent {
         let (out, answers) = mpsc::channel(ANSWERS);
         let (second, mut seconds) = mpsc::channel::<Answer>(ANSWERS);
         self.node.attach(&second);
+        if let Some(updates) = &self.updates {
+            updates.attached();
+        }
         let first = out.clone();
         tokio::spawn(async move {
             while let Some(answer) = seconds.recv().await {
@@ -179,7 +210,14 @@ impl Slivers for Agent {
             }
         });
         let guided = self.guided.clone();
-        tokio::spawn(obey(self.node.clone(), guided, request.into_inner(), out, second));
+        tokio::spawn(obey(
+            self.node.clone(),
+            guided,
+            self.heads.clone(),
+            request.into_inner(),
+            out,
+            second,
+        ));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
@@ -195,12 +233,12 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
-        let (guided, keys) = (self.guided.clone(), self.keys.clone());
+        let (guided, keys, updates) = (self.guided.clone(), self.keys.clone(), self.updates.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker, guided.as_ref(), keys.as_ref()).await;
+                let report = report(&node, &worker, guided.as_ref(), keys.as_ref(), updates.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }
@@ -299,6 +337,7 @@ fn status(error: &JournalError) -> Status {
 async fn obey(
     node: Arc<Node>,
     guided: Option<Guided>,
+    heads: Worker,
     mut commands: Streaming<Command>,
     out: mpsc::Sender<Result<Answer, Status>>,
     second: mpsc::Sender<Answer>,
@@ -329,6 +368,10 @@ async fn obey(
             }
             (command, _) => command,
         };
+        if let Some(v1::command::Action::Witness(statement)) = command.action {
+            keep(&node, &heads, statement);
+            continue;
+        }
         // The change of state happens here, in the order of arrival; the rest of it beside the others.
         let reply = node.take(command);
         let (node, out) = (node.clone(), out.clone());
@@ -347,6 +390,15 @@ async fn obey(
         });
     }
     drop(second);
+}
+
+/// Keeps a head of the audit, beside everything else: the disk may be slow, and nobody waits for it.
+fn keep(node: &Arc<Node>, worker: &Worker, statement: v1::SignedStatement) {
+    let heads = node.clone();
+    if let Err(error) = worker.begin(move || heads.witness(statement)) {
+        // The next one comes with the next change, or the next link.
+        tracing::debug!(%error, "an audit head is not looked at");
+    }
 }
 
 /// Processes of a slice, or of everything. Blocking.

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use nodemgr::config;
+use nodemgr::{config, software};
 use proto::SliceName;
 
 /// Keeps a node's slivers in hand: starts, freezes and kills them as the holds say.
 #[derive(Debug, Parser)]
-#[command(name = "redbutton-nodemgr", version)]
+#[command(name = "redbutton-nodemgr", version = software::version())]
 pub(crate) struct Arguments {
     /// The configuration. `exec` takes only the socket's place from it, and the default without such a file.
     #[arg(long, global = true, default_value = config::DEFAULT_PATH)]
@@ -41,4 +41,7 @@ pub(crate) enum Command {
     },
     /// Check the configuration and say what this kernel gives.
     Check,
+    /// Watch a new version until it is attached.
+    #[command(hide = true)]
+    Guard(software::GuardArgs),
 }

@@ -25,6 +25,7 @@ mod engine;
 pub mod exec;
 pub mod guard;
 mod guided;
+mod heads;
 pub mod holds;
 pub mod journal;
 pub mod keys;
@@ -35,6 +36,7 @@ pub mod procfs;
 mod report;
 pub mod restart;
 mod run;
+pub mod software;
 mod sys;
 #[cfg(test)]
 mod testing;

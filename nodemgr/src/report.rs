@@ -218,9 +218,10 @@ impl Node {
             .unwrap_or_default()
             .as_millis();
         NodeReport {
+            witnessed: Some(self.witnessed()),
             node: self.id.to_string(),
             protocol: PROTOCOL,
-            agent_version: env!("CARGO_PKG_VERSION").into(),
+            agent_version: crate::software::version().into(),
             clock_ms: i64::try_from(clock).unwrap_or(i64::MAX),
             slivers: subtrees
                 .into_iter()

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use link::{DialConfig, DialError, Dialer, Door, LinkState};
@@ -12,12 +12,14 @@ use proto::bundle::{Bundle, BundleError};
 use proto::{DaemonRole, Identity, NodeId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trust::Roots;
 
 use crate::diary::Diary;
 use crate::engine::{Node, Setup, StartError};
 use crate::keys::{NodeKeys, PairError};
 use crate::policy::Policy;
-use crate::{Agent, Config, Listening, direct, exec, prepare, restart};
+use crate::software::{self, Updates};
+use crate::{Agent, Config, Listening, config, direct, exec, prepare, restart};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,9 @@ pub enum RunError {
     /// What it holds cannot be dialled with.
     #[error("cannot dial with this bundle")]
     Dial(#[from] DialError),
+    /// The CA's certificates in it.
+    #[error("bundle")]
+    Roots(#[from] trust::RootsError),
     /// The node itself.
     #[error("cannot start")]
     Start(#[from] StartError),
@@ -60,9 +65,6 @@ pub enum RunError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The CA's certificates in the bundle.
-    #[error("bundle")]
-    Roots(#[from] trust::RootsError),
     /// The certificate that people at the node's door see.
     #[error("cannot serve people with this bundle")]
     Door(#[from] link::TlsError),
@@ -93,6 +95,9 @@ pub async fn run(
     let door = Door::new(&bundle.ca, &bundle.certificate, &bundle.key)?;
     let direct = config.direct.clone();
     let state_dir = config.state_dir.clone();
+    let updates = updates_of(&config, &bundle, &shutdown)?;
+    let programs = updates.roots.clone();
+    let updates = Updates::new(updates).map_err(RunError::Threads)?;
     let socket = config.socket.clone();
     let restarter = restart::restarter(config.restart);
     let node = Node::start(Setup {
@@ -101,6 +106,10 @@ pub async fn run(
         prepared,
         restarter,
     })?;
+    match trust::Roots::from_pem(&bundle.ca) {
+        Ok(roots) => node.trust_roots(roots),
+        Err(error) => tracing::error!(%error, "no audit head will be kept"),
+    }
     // After the node: the state directory is ours then.
     let policy = Arc::new(Policy::load(&state_dir, &bundle.ca)?);
     let (address, now) = watch::channel(None);
@@ -111,9 +120,16 @@ pub async fn run(
     let agent = Agent::new(node.clone())
         .and_then(|agent| agent.guided_by(policy.clone(), listening))
         .map(|agent| agent.certified_by(keys.clone()))
-        .map_err(RunError::Threads)?;
+        .map_err(RunError::Threads)?
+        .with_updates(updates);
     let agent = Arc::new(agent);
-    let renewed = tokio::spawn(follow(keys, policy.clone(), door.clone(), shutdown.clone()));
+    let followers = Followers {
+        door: door.clone(),
+        policy: policy.clone(),
+        node: node.clone(),
+        programs,
+    };
+    let renewed = tokio::spawn(followers.follow(keys, shutdown.clone()));
     let parts = direct::Parts {
         node: node.clone(),
         agent: agent.clone(),
@@ -141,23 +157,66 @@ pub async fn run(
     Ok(())
 }
 
-/// What is renewed counts at once for whoever dials us, and its roots for what the controller says.
-async fn follow(keys: NodeKeys, policy: Arc<Policy>, door: Arc<Door>, shutdown: CancellationToken) {
-    let mut changes = keys.changes();
-    loop {
-        door.it_is_past(keys.floor().seconds());
-        match shutdown.run_until_cancelled(changes.changed()).await {
-            Some(Ok(())) => {}
-            _ => return,
+/// Whoever uses the certificate or the roots: what is renewed counts at once, without a restart.
+struct Followers {
+    door: Arc<Door>,
+    policy: Arc<Policy>,
+    node: Arc<Node>,
+    programs: Arc<RwLock<Roots>>,
+}
+
+impl Followers {
+    async fn follow(self, keys: NodeKeys, shutdown: CancellationToken) {
+        let mut changes = keys.changes();
+        loop {
+            self.door.it_is_past(keys.floor().seconds());
+            match shutdown.run_until_cancelled(changes.changed()).await {
+                Some(Ok(())) => {}
+                _ => return,
+            }
+            let bundle = changes.borrow_and_update().clone();
+            self.take(&bundle);
         }
-        let bundle = changes.borrow_and_update().clone();
-        if let Err(error) = door.show(&bundle.certificate, &bundle.key) {
+    }
+
+    fn take(&self, bundle: &Bundle) {
+        if let Err(error) = self.door.show(&bundle.certificate, &bundle.key) {
             tracing::error!(%error, "cannot show the new certificate to people");
         }
-        if let Err(error) = policy.trust(&bundle.ca) {
+        let trusted = self.policy.trust(&bundle.ca).and_then(|()| {
+            let roots = Roots::from_pem(&bundle.ca)?;
+            self.node.trust_roots(roots.clone());
+            *self.programs.write().unwrap_or_else(PoisonError::into_inner) = roots;
+            Ok(())
+        });
+        if let Err(error) = trusted {
             tracing::error!(%error, "cannot trust the new roots");
         }
     }
+}
+
+/// What changing the program takes.
+fn updates_of(
+    config: &Config,
+    bundle: &Bundle,
+    shutdown: &CancellationToken,
+) -> Result<software::Setup, RunError> {
+    // systemd sets this for all that it starts, and the unit says Restart=always.
+    let by_systemd = std::env::var_os("INVOCATION_ID").is_some();
+    let refused = match config.updates {
+        config::Updates::Off => "updates = \"off\" in this node's configuration",
+        config::Updates::Auto if !by_systemd => {
+            "no service manager is known that starts this daemon again: set updates = \"on\" where one does"
+        }
+        config::Updates::Auto | config::Updates::On => "",
+    };
+    Ok(software::Setup {
+        state_dir: config.state_dir.clone(),
+        config_file: config.file.clone(),
+        refused: refused.into(),
+        roots: Arc::new(RwLock::new(Roots::from_pem(&bundle.ca)?)),
+        shutdown: shutdown.clone(),
+    })
 }
 
 /// Cancels the token at SIGTERM or SIGINT.

@@ -227,6 +227,10 @@ uuid_id!(
     HoldId, "hold id"
 );
 uuid_id!(
+    /// What waits for a second person.
+    ProposalId, "proposal id"
+);
+uuid_id!(
     /// A one-time invite of a person, or join token of a node.
     InviteId, "invite id"
 );
@@ -270,6 +274,20 @@ impl HoldId {
     #[must_use]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
+    }
+}
+
+impl ProposalId {
+    /// A new id; later ids sort after earlier ones.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Default for ProposalId {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -16,7 +16,8 @@ mod wire;
 pub use hold::{Hold, HoldKind, Role, Scope};
 pub use identity::{DaemonRole, Identity, IdentityError};
 pub use ids::{
-    BootId, HoldId, IdError, InviteId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName, Version,
+    BootId, HoldId, IdError, InviteId, NodeId, NodeName, OrderId, PersonName, ProposalId, SiteName,
+    SliceName, Version,
 };
 #[cfg(feature = "grpc")]
 pub use wire::WireError;

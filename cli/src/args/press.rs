@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use proto::{Hold, HoldId, SiteName, SliceName};
+use proto::{Hold, HoldId, ProposalId, SiteName, SliceName};
 
 use super::NodeRef;
 use super::values::seconds;
@@ -75,6 +75,41 @@ pub struct StopNode {
     pub press: PressArgs,
 }
 
+/// Everything, everywhere.
+#[derive(Debug, Clone, Args)]
+pub struct KillAll {
+    /// Why.
+    #[command(flatten)]
+    pub press: PressArgs,
+}
+
+/// Every node to power off.
+#[derive(Debug, Clone, Args)]
+pub struct StopAll {
+    /// Accept that nothing can power some of them on again from afar
+    #[arg(long)]
+    pub no_way_back: bool,
+    /// Why.
+    #[command(flatten)]
+    pub press: PressArgs,
+}
+
+/// What to agree to.
+#[derive(Debug, Clone, Args)]
+pub struct ApproveArgs {
+    /// As the proposer's command printed it, and as `approvals ls` does
+    pub proposal: ProposalId,
+    /// As the proposer's command printed it; refused if the proposal has another one
+    #[arg(long, value_name = "HEX", value_parser = digest)]
+    pub digest: Option<[u8; 32]>,
+    /// Agree without being asked
+    #[arg(long)]
+    pub yes: bool,
+    /// How long to wait for the nodes, and what to list.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
 /// Which holds to lift from a slice.
 #[derive(Debug, Clone, Args)]
 pub struct ReleaseSlice {
@@ -120,6 +155,13 @@ fn short(text: &str) -> Result<String, String> {
             Hold::MAX_TEXT
         )),
     }
+}
+
+fn digest(text: &str) -> Result<[u8; 32], String> {
+    let hash: audit::Hash = text
+        .parse()
+        .map_err(|_| "expected 64 lower-case hexadecimal digits".to_owned())?;
+    Ok(*hash.as_bytes())
 }
 
 fn key(text: &str) -> Result<String, String> {

@@ -197,3 +197,30 @@ impl FirstGrant {
         role.map(|role| GrantArgs { role, slice, site })
     }
 }
+
+/// A witness on the command line: a head, or a file of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WitnessArg {
+    /// As it was written down.
+    Head(audit::Head),
+    /// As `audit witness` wrote it.
+    File(std::path::PathBuf),
+}
+
+impl WitnessArg {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            // What begins like a head is meant as one.
+            Some((sequence, _)) if !sequence.is_empty() && sequence.bytes().all(|b| b.is_ascii_digit()) => {
+                let head = text.parse().map(WitnessArg::Head);
+                head.map_err(
+                    |error: audit::HeadError| match std::error::Error::source(&error) {
+                        Some(cause) => format!("{error}: {cause}"),
+                        None => error.to_string(),
+                    },
+                )
+            }
+            _ => Ok(WitnessArg::File(text.into())),
+        }
+    }
+}

@@ -10,7 +10,7 @@ use proto::v1;
 use serde::Serialize;
 
 use super::{Context, PAGE};
-use crate::args::{AuditCommand, VerifyArgs};
+use crate::args::{AuditCommand, VerifyArgs, WitnessArg};
 use crate::client;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -19,6 +19,7 @@ use crate::render;
 use crate::text;
 use crate::view;
 use crate::when::Time;
+use crate::witness::{self, Heads};
 
 const EXPORTING: &str = "exporting the audit";
 
@@ -31,6 +32,8 @@ struct Verified {
     head: String,
     witnesses: usize,
     witnesses_before_start: usize,
+    /// Whose signature was checked.
+    witnesses_signed: usize,
 }
 
 /// Checks an exported file; needs no controller.
@@ -38,12 +41,35 @@ pub(super) fn verify(args: &VerifyArgs, out: Out) -> Result<Exit, Failure> {
     let VerifyArgs {
         file,
         witnesses,
+        ca,
         start,
     } = args;
+    let roots = match ca {
+        None => None,
+        Some(path) => {
+            let what = || format!("roots {}", path.display());
+            let pem =
+                std::fs::read_to_string(path).map_err(|source| Failure::File { what: what(), source })?;
+            let roots = trust::Roots::from_pem(&pem);
+            Some(roots.map_err(|error| Failure::Usage(format!("{}: {error}", what())))?)
+        }
+    };
+    let mut heads = Heads::default();
+    let mut from_files = 0;
+    for one in witnesses {
+        match one {
+            WitnessArg::Head(head) => heads.heads.push(*head),
+            WitnessArg::File(path) => {
+                let before = heads.heads.len();
+                witness::read(path, roots.as_ref(), &mut heads)?;
+                from_files += heads.heads.len() - before;
+            }
+        }
+    }
     let what = || format!("audit file {}", file.display());
     let opened = File::open(file).map_err(|source| Failure::File { what: what(), source })?;
     let found =
-        audit::verify_lines(BufReader::new(opened), *start, witnesses).map_err(|error| match error {
+        audit::verify_lines(BufReader::new(opened), *start, &heads.heads).map_err(|error| match error {
             lines::LinesError::Read { line, source } => Failure::File {
                 what: format!("{}, line {line}", what()),
                 source,
@@ -56,6 +82,7 @@ pub(super) fn verify(args: &VerifyArgs, out: Out) -> Result<Exit, Failure> {
         head: found.head.to_string(),
         witnesses: found.witnesses,
         witnesses_before_start: found.before_start,
+        witnesses_signed: heads.signed,
     };
     out.result(&view, |_| {
         let mut page = format!(
@@ -68,6 +95,15 @@ pub(super) fn verify(args: &VerifyArgs, out: Out) -> Result<Exit, Failure> {
                 "{} in it\n",
                 text::count(view.witnesses as u64, "witness is", "witnesses are")
             ));
+            if view.witnesses_signed > 0 {
+                page.push_str(&format!(
+                    "{} of them signed by the controller\n",
+                    view.witnesses_signed
+                ));
+            }
+            if from_files > view.witnesses_signed {
+                page.push_str("the signatures of the witness file were not checked (--ca)\n");
+            }
         } else {
             page.push_str(
                 "no witness: a tail cut off, or a chain rewritten to its end, would not show (--witness)\n",
@@ -96,6 +132,7 @@ pub(super) async fn run(command: AuditCommand, context: &Context) -> Result<Exit
             log(limit, filter, context).await?;
             Ok(Exit::Done)
         }
+        AuditCommand::Witness { out } => collect(out.as_deref(), context).await,
         AuditCommand::Export { from, output } => {
             export(from, output.as_deref(), context).await?;
             Ok(Exit::Done)
@@ -135,6 +172,69 @@ async fn log(limit: u32, filter: v1::ListAuditRequest, context: &Context) -> Res
         }
         before = reply.next_before;
     }
+}
+
+/// Collects what the nodes have kept of the audit. A node that has kept something else than the controller's chain
+/// makes it fail, after everything is written: the file is the evidence.
+async fn collect(path: Option<&Path>, context: &Context) -> Result<Exit, Failure> {
+    const DOING: &str = "collecting audit heads";
+    let out = context.out;
+    let failed = |source| Failure::File {
+        what: format!("file {}", path.unwrap_or(Path::new("-")).display()),
+        source,
+    };
+    let client = context.client().await?;
+    let mut stream = client
+        .call(DOING, client.audit().witnesses(v1::WitnessesRequest {}))
+        .await?;
+    let mut file = match path {
+        None => None,
+        Some(path) => {
+            let opened = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path);
+            Some(BufWriter::new(opened.map_err(failed)?))
+        }
+    };
+    let (mut nodes, mut heads, mut troubled) = (0_u64, 0_u64, 0_u64);
+    loop {
+        let next = tokio::time::timeout(client.timeout(), stream.message()).await;
+        let late = || Failure::Broken {
+            doing: DOING.to_owned(),
+            trouble: client::Trouble::TooLate,
+        };
+        let next = next
+            .map_err(|_| late())?
+            .map_err(|status| client::failure(DOING, status))?;
+        let Some(witness) = next else { break };
+        nodes += 1;
+        if !witness.trouble.is_empty() {
+            troubled += 1;
+            out.warn(&format!("node {}: {}", witness.node_name, witness.trouble));
+        }
+        for line in witness::lines(&witness) {
+            heads += 1;
+            match &mut file {
+                None => out.json_line(&line)?,
+                Some(file) => {
+                    let json = serde_json::to_string(&line).map_err(|error| Failure::Output(error.into()))?;
+                    writeln!(file, "{json}").map_err(failed)?;
+                }
+            }
+        }
+    }
+    if let Some(file) = file {
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)?;
+    }
+    out.note(&format!(
+        "{} of {}",
+        text::count(heads, "head", "heads"),
+        text::count(nodes, "node", "nodes")
+    ));
+    Ok(if troubled > 0 { Exit::Failed } else { Exit::Done })
 }
 
 async fn export(from: u64, output: Option<&Path>, context: &Context) -> Result<(), Failure> {

@@ -198,6 +198,7 @@ async fn stop(target: StopNode, context: &Context) -> Result<Exit, Failure> {
     let wish = Wish::Stop(v1::StopWish {
         node: node.to_string(),
         no_way_back,
+        fleet: false,
     });
     press::run(context, wish, &format!("powering off node {node}{back}"), args).await
 }

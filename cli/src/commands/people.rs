@@ -25,6 +25,7 @@ pub(super) async fn whoami(context: &Context) -> Result<Exit, Failure> {
         version: reply.version.map(Version::from),
         controller_version: some(reply.controller_version),
         may: reply.may,
+        alarms: reply.alarms,
     };
     context
         .out

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Context;
-use crate::args::PressArgs;
+use crate::args::{PressArgs, Waiting};
+use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::follow::{Until, follow};
@@ -22,7 +23,32 @@ pub(super) async fn run(
     hitting: &str,
     args: PressArgs,
 ) -> Result<Exit, Failure> {
-    let out = context.out;
+    let (request, waiting) = asked(context, wish, hitting, args)?;
+    let Pressed { reply, client } =
+        press(&context.dialer, request, context.global.timeout, context.out).await?;
+    let v1::PressReply {
+        order,
+        created,
+        durable,
+        not_durable_reason,
+        proposal: _,
+    } = reply;
+    let order = order.ok_or(Failure::Incomplete("the order"))?;
+    let taken = Taken {
+        created,
+        durable,
+        not_durable_reason,
+    };
+    follow_up(context, client, order, taken, &waiting).await
+}
+
+/// The request, with the reason asked for if it is missing.
+pub(super) fn asked(
+    context: &Context,
+    wish: Wish,
+    hitting: &str,
+    args: PressArgs,
+) -> Result<(v1::PressRequest, Waiting), Failure> {
     let PressArgs {
         reason,
         evidence,
@@ -30,7 +56,7 @@ pub(super) async fn run(
         waiting,
     } = args;
     // Before the reason is asked for: the question makes no sense without it.
-    out.note(hitting);
+    context.out.note(hitting);
     let reason = match reason {
         Some(reason) => reason,
         None => ask(context)?,
@@ -41,14 +67,41 @@ pub(super) async fn run(
         evidence,
         wish: Some(wish),
     };
-    let Pressed { reply, client } = press(&context.dialer, request, context.global.timeout, out).await?;
-    let v1::PressReply {
-        order,
+    Ok((request, waiting))
+}
+
+/// How the controller took an order.
+pub(super) struct Taken {
+    created: bool,
+    durable: bool,
+    not_durable_reason: String,
+}
+
+impl Taken {
+    /// It is on the disk.
+    pub(super) const fn durable(created: bool) -> Self {
+        Self {
+            created,
+            durable: true,
+            not_durable_reason: String::new(),
+        }
+    }
+}
+
+/// Waits for the nodes and reports.
+pub(super) async fn follow_up(
+    context: &Context,
+    client: Client,
+    order: v1::Order,
+    taken: Taken,
+    waiting: &Waiting,
+) -> Result<Exit, Failure> {
+    let Taken {
         created,
         durable,
         not_durable_reason,
-    } = reply;
-    let order = order.ok_or(Failure::Incomplete("the order"))?;
+    } = taken;
+    let out = context.out;
     let mut tracker = Tracker::new(order.into());
     out.note(&format!("order {}", tracker.order.id));
     if !durable {

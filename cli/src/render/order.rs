@@ -14,6 +14,7 @@ use crate::when::Time;
 /// The word for what an order's nodes become.
 fn verb(kind: &str) -> &'static str {
     match kind.split('-').next().unwrap_or_default() {
+        _ if kind == "stop-every-slice" => "killed",
         "kill" => "killed",
         "freeze" => "frozen",
         "release" => "released",

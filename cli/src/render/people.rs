@@ -59,6 +59,9 @@ pub(crate) fn whoami(who: &WhoAmI, now: Time) -> String {
             who.version.map(|version| version.text()).unwrap_or_default(),
         ),
     ]);
+    for alarm in &who.alarms {
+        page.push_str(&format!("\nALARM: {}\n", text::line(alarm, LINE)));
+    }
     if !who.may.is_empty() {
         page.push_str("\nyou may\n");
         for line in &who.may {

@@ -477,6 +477,7 @@ fn people_sites_orders_and_the_audit() {
         }),
         controller_version: Some("0.1.0".into()),
         may: vec!["kill any slice everywhere".into()],
+        alarms: Vec::new(),
     };
     let site_view: crate::view::site::Site = v1::Site {
         name: "princeton".into(),

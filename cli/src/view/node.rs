@@ -51,6 +51,7 @@ pub(crate) struct Node {
     pub(crate) policy_issued_at: Time,
     /// Where it listens for people.
     pub(crate) direct_address: Option<String>,
+    pub(crate) agent_version: Option<String>,
 }
 
 impl From<v1::Node> for Node {
@@ -73,6 +74,7 @@ impl From<v1::Node> for Node {
             revoked_at_ms,
             policy_issued_at_ms,
             direct_address,
+            agent_version,
         } = wire;
         Self {
             id,
@@ -92,6 +94,7 @@ impl From<v1::Node> for Node {
             revoked_at: Time(revoked_at_ms),
             policy_issued_at: Time(policy_issued_at_ms),
             direct_address: some(direct_address),
+            agent_version: some(agent_version),
         }
     }
 }
@@ -134,6 +137,7 @@ pub(crate) struct Report {
     pub(crate) restart_means: Option<String>,
     /// Fingerprint of the key that it dials with.
     pub(crate) key: Option<String>,
+    pub(crate) software: Option<Software>,
     pub(crate) slivers: Vec<Sliver>,
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) refused: Vec<RefusedCgroup>,
@@ -143,6 +147,7 @@ impl From<v1::NodeReport> for Report {
     fn from(wire: v1::NodeReport) -> Self {
         let v1::NodeReport {
             node: _,
+            witnessed: _,
             protocol,
             agent_version,
             boot_id,
@@ -168,6 +173,7 @@ impl From<v1::NodeReport> for Report {
             direct_address: _,
             key_spki,
             certificate_expires_at_ms: _,
+            software,
         } = wire;
         Self {
             protocol,
@@ -189,6 +195,7 @@ impl From<v1::NodeReport> for Report {
             locked: some(locked),
             restart_means: some(restart_means),
             key: some(key_spki),
+            software: software.map(Software::from),
             slivers: slivers.into_iter().map(Sliver::from).collect(),
             capabilities: capabilities
                 .into_iter()
@@ -205,6 +212,43 @@ impl From<v1::NodeReport> for Report {
                     reason: r.reason,
                 })
                 .collect(),
+        }
+    }
+}
+
+/// Which program speaks, and whether another one can take its place.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Software {
+    /// Null: the one that came with the package.
+    pub(crate) sha256: Option<String>,
+    pub(crate) version: String,
+    pub(crate) architecture: String,
+    pub(crate) trial: bool,
+    pub(crate) left_sha256: Option<String>,
+    pub(crate) left_why: Option<String>,
+    pub(crate) refused: Option<String>,
+}
+
+impl From<v1::SoftwareState> for Software {
+    fn from(wire: v1::SoftwareState) -> Self {
+        let v1::SoftwareState {
+            sha256,
+            version,
+            architecture,
+            trial,
+            attempt: _,
+            left_sha256,
+            left_why,
+            refused,
+        } = wire;
+        Self {
+            sha256: some(super::hex(&sha256)),
+            version,
+            architecture,
+            trial,
+            left_sha256: some(super::hex(&left_sha256)),
+            left_why: some(left_why),
+            refused: some(refused),
         }
     }
 }

@@ -139,7 +139,10 @@ impl From<v1::Order> for Order {
 impl Order {
     /// Whether nodes have something to write to their disk for it. A reboot leaves nothing there.
     pub(crate) fn is_about_holds(&self) -> bool {
-        !matches!(self.kind.as_str(), "reboot-node" | "stop-node")
+        !matches!(
+            self.kind.as_str(),
+            "reboot-node" | "stop-node" | "stop-every-node"
+        )
     }
 }
 

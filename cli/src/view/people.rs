@@ -78,4 +78,6 @@ pub(crate) struct WhoAmI {
     pub(crate) version: Option<Version>,
     pub(crate) controller_version: Option<String>,
     pub(crate) may: Vec<String>,
+    /// What is wrong with the controller itself.
+    pub(crate) alarms: Vec<String>,
 }

@@ -176,6 +176,7 @@ impl Orders for Service {
             } else {
                 "disk is full".into()
             },
+            proposal: None,
         };
         match next {
             Press::Take => Ok(Response::new(reply(true))),
@@ -266,6 +267,14 @@ impl Slices for Service {
 
 #[tonic::async_trait]
 impl Audit for Service {
+    type WitnessesStream = tokio_stream::Empty<Result<v1::NodeWitness, Status>>;
+    async fn witnesses(
+        &self,
+        _: Request<v1::WitnessesRequest>,
+    ) -> Result<Response<Self::WitnessesStream>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     type ExportStream = Events<v1::AuditEntry>;
 
     async fn list(&self, request: Request<v1::ListAuditRequest>) -> Reply<v1::ListAuditReply> {

@@ -17,6 +17,7 @@ mod init;
 mod invite;
 mod issue;
 pub mod rotation;
+mod software;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ pub use addresses::{Addresses, AddressesError};
 pub use init::{Init, Initialised, init};
 pub use invite::{INVITE_LIFE, InvitePerson, InvitedPerson, invite_person};
 pub use issue::{IssueNode, IssuePerson, IssuedBundle, issue_node, issue_person};
+pub use software::{Added, add_software};
 
 use crate::pki::{AuthorityError, FileError, PkiError};
 use crate::store::StoreError;
@@ -79,6 +81,9 @@ pub enum AdminError {
     /// No rotation.
     #[error(transparent)]
     Rotation(#[from] rotation::RotationError),
+    /// No program.
+    #[error(transparent)]
+    Shelf(#[from] crate::rollout::ShelfError),
     /// No address to put into bundles.
     #[error(transparent)]
     Addresses(#[from] AddressesError),

@@ -64,6 +64,8 @@ fn actions(kind: OrderKind) -> Action {
         OrderKind::Release => Action::Release,
         OrderKind::RebootNode => Action::RebootNode,
         OrderKind::StopNode => Action::StopNode,
+        OrderKind::StopEverySlice => Action::StopEverySlice,
+        OrderKind::StopEveryNode => Action::StopEveryNode,
     }
 }
 
@@ -72,9 +74,8 @@ pub(crate) fn allowed(verdict: Verdict) -> Result<(Role, String), Error> {
     match verdict {
         Verdict::Allow { role, rule } => Ok((role, rule)),
         Verdict::Deny { rule } => Err(Error::Refused { rule }),
-        Verdict::NeedsSecondPerson { rule, .. } => Err(Error::Unimplemented(format!(
-            "{rule}: approval by a second person is not built yet"
-        ))),
+        // What needs two people is proposed, not pressed; whatever comes here all the same has one person only.
+        Verdict::NeedsSecondPerson { rule, .. } => Err(Error::Refused { rule }),
         // No order is open to anyone; an action that became so must not slip through.
         Verdict::Anyone { rule } => Err(Error::Refused { rule }),
     }
@@ -83,15 +84,18 @@ pub(crate) fn allowed(verdict: Verdict) -> Result<(Role, String), Error> {
 impl Fleet {
     /// Looks up what a wish other than a release is aimed at and asks `authz`.
     pub(crate) async fn aim(&self, actor: &Actor, wish: &Wish) -> Result<Aim, Box<NotAimed>> {
-        let Some(kind) = OrderKind::of(wish) else {
-            return Err(self.stop_everything(actor, wish));
+        let kind = match OrderKind::of(wish) {
+            None | Some(OrderKind::StopEverySlice | OrderKind::StopEveryNode) => {
+                return Err(self.stop_everything(actor, wish));
+            }
+            Some(kind) => kind,
         };
         let action = actions(kind);
         let (slice, reach) = match wish {
             Wish::Hold { slice, reach, .. } => (slice.clone(), reach.clone()),
             Wish::Reboot { node } | Wish::Stop { node, .. } => (None, Reach::Node(node.clone())),
-            Wish::Release(_) => {
-                let error = Error::Internal("a release is planned, not aimed".into());
+            Wish::Release(_) | Wish::StopEveryNode { .. } => {
+                let error = Error::Internal("this is planned or proposed, not aimed".into());
                 return Err(Box::new(NotAimed {
                     action,
                     text: String::new(),
@@ -216,17 +220,26 @@ impl Fleet {
     }
 
     fn stop_everything(&self, actor: &Actor, wish: &Wish) -> Box<NotAimed> {
-        let action = Action::StopEverySlice;
-        let (site, text) = match wish {
+        let (action, site, text) = match wish {
             Wish::Hold {
                 reach: Reach::Site(site),
                 ..
-            } => (Some(site.clone()), format!("every slice at {site}")),
-            _ => (None, "every slice everywhere".to_owned()),
+            } => (
+                Action::StopEverySlice,
+                Some(site.clone()),
+                format!("every slice at {site}"),
+            ),
+            Wish::StopEveryNode { .. } => (Action::StopEveryNode, None, "every node".to_owned()),
+            _ => (Action::StopEverySlice, None, "every slice everywhere".to_owned()),
         };
-        let error = match allowed(decide(actor, action, &Target::Fleet)) {
-            Err(error) => error,
-            Ok(_) => Error::Unimplemented("stopping every slice is not built yet".into()),
+        let error = match decide(actor, action, &Target::Fleet) {
+            Verdict::NeedsSecondPerson { .. } => Error::Unimplemented(format!(
+                "{text}: stopping every slice is all or nothing: kill-all everywhere, or node kill, node freeze"
+            )),
+            verdict => match allowed(verdict) {
+                Err(error) => error,
+                Ok(_) => Error::Internal("an order for everything by one person".into()),
+            },
         };
         Box::new(NotAimed {
             action,

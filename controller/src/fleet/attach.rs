@@ -17,7 +17,7 @@ use http::uri::PathAndQuery;
 use link::{Accepted, Ended, Link};
 use prost::Message;
 use proto::v1::slivers_client::SliversClient;
-use proto::v1::{Answer, NodeReport, Outcome, ReportRequest, WatchNodeRequest};
+use proto::v1::{Answer, NodeReport, Outcome, ReportRequest, WatchNodeRequest, Witnessed};
 use proto::{BootId, DaemonRole, HoldId, Identity, NodeId, OrderId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +90,7 @@ enum Next {
     Wait,
     Record(Item),
     Synced(Box<Answer>),
+    Witnessed(Box<Witnessed>),
     Over,
 }
 
@@ -194,7 +195,8 @@ impl Fleet {
             .within("Report", client.report(ReportRequest {}))
             .await?
             .into_inner();
-        let checked = facts::check(report, member.id)?;
+        let mut checked = facts::check(report, member.id)?;
+        let witnessed = checked.witnessed.take();
         let (released, strange) = self.sort_out(&checked.holds).await?;
         if !strange.is_empty() {
             tracing::warn!(node = %member.name, holds = ?strange, "holds that the controller does not know: they stand");
@@ -218,7 +220,13 @@ impl Fleet {
                 link: link.clone(),
                 credential: Credential::new(link.peer(), member.id, self.issuing.life),
             };
+            let head = self.head_frame(state.now);
+            let first = new.commands.clone();
             let owed = state.attach(index, checked.boot, &released, new, at_ms);
+            // After the sync, which goes before anything in the channel.
+            if let Some(head) = head {
+                let _ = first.try_send(head);
+            }
             if let Some(node) = state.node_mut(index) {
                 node.quarantined = doubt;
             }
@@ -258,6 +266,9 @@ impl Fleet {
             report,
         };
         self.hand_over(Item::Seen(Box::new(seen))).await;
+        if let Some(witnessed) = witnessed.filter(|witnessed| self.is_news(index, witnessed)) {
+            Box::pin(self.heed(index, member.id, &member.name, witnessed)).await;
+        }
         // Only the registry holds the link from here on.
         let closed = Some(Box::pin(link.closed()) as Closed);
         Ok(Box::new(Attached {
@@ -338,6 +349,12 @@ impl Fleet {
                     let first = std::mem::take(&mut first_sync);
                     Box::pin(self.synced(index, node, &answer, first)).await;
                 }
+                Next::Witnessed(witnessed) => {
+                    let name = self.lock().roster.get(index).map(|member| member.name.clone());
+                    if let Some(name) = name {
+                        Box::pin(self.heed(index, node, &name, *witnessed)).await;
+                    }
+                }
                 Next::Over => return,
             }
         }
@@ -389,11 +406,15 @@ impl Fleet {
                 Ok(checked) if checked.boot != boot => {
                     tracing::warn!(%node, was = %boot, is = %checked.boot, "link closed: another boot speaks on it");
                 }
-                Ok(checked) => {
+                Ok(mut checked) => {
+                    let witnessed = checked.witnessed.take();
                     if let Some(known) = self.lock().node_mut(index) {
                         known.facts.learn(&checked, now_ms());
                     }
-                    return Next::Wait;
+                    return match witnessed.filter(|witnessed| self.is_news(index, witnessed)) {
+                        Some(witnessed) => Next::Witnessed(Box::new(witnessed)),
+                        None => Next::Wait,
+                    };
                 }
                 Err(error) => tracing::warn!(%node, %error, "link closed"),
             },

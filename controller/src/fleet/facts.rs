@@ -1,7 +1,7 @@
 //! What a node says about itself: never believed for authority, always bounded before it is kept.
 
 use prost::Message;
-use proto::v1::{NodeReport, SliverActivity};
+use proto::v1::{NodeReport, SliverActivity, SoftwareState, Witnessed};
 use proto::{BootId, HoldId, NodeId, SliceName, Version};
 
 use super::clones::Boots;
@@ -12,6 +12,8 @@ const MAX_SLIVERS: usize = 4_096;
 const MAX_LINES: usize = 256;
 /// Bytes of a report that are kept.
 const MAX_REPORT: usize = 256 << 10;
+/// Bytes of what a node witnessed: a head, and a few pairs of them.
+const MAX_WITNESSED: usize = 128 << 10;
 /// Bytes of one text in a report.
 const MAX_TEXT: usize = 1_024;
 
@@ -113,7 +115,9 @@ impl Facts {
 /// A report that may be kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
+    /// Without what it witnessed.
     pub(crate) report: NodeReport,
+    pub(crate) witnessed: Option<Witnessed>,
     pub(crate) boot: BootId,
     pub(crate) holds: Vec<HoldId>,
 }
@@ -134,6 +138,19 @@ pub(crate) fn cut(text: &mut String, max: usize) {
         let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
     }
+}
+
+fn bound(software: &mut SoftwareState) {
+    for text in [
+        &mut software.version,
+        &mut software.architecture,
+        &mut software.left_why,
+        &mut software.refused,
+    ] {
+        cut(text, MAX_TEXT);
+    }
+    software.sha256.truncate(32);
+    software.left_sha256.truncate(32);
 }
 
 /// Checks who speaks and for which boot, and cuts what is too long.
@@ -160,6 +177,14 @@ pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked,
     ] {
         cut(text, MAX_TEXT);
     }
+    if let Some(software) = &mut report.software {
+        bound(software);
+    }
+    // A kilobyte that most nodes share: kept apart, once for all of them.
+    let witnessed = report
+        .witnessed
+        .take()
+        .filter(|seen| seen.encoded_len() <= MAX_WITNESSED);
     report.slivers.truncate(MAX_SLIVERS);
     report.holds.truncate(MAX_SLIVERS);
     report.capabilities.truncate(MAX_LINES);
@@ -177,7 +202,12 @@ pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked,
         }
         shed(&mut report);
     }
-    Ok(Checked { report, boot, holds })
+    Ok(Checked {
+        report,
+        witnessed,
+        boot,
+        holds,
+    })
 }
 
 #[cfg(test)]
@@ -249,6 +279,12 @@ mod tests {
                 100_000
             ],
             holds: vec!["not an id".into(); 100_000],
+            software: Some(SoftwareState {
+                version: "v".repeat(100_000),
+                left_why: "w".repeat(100_000),
+                sha256: vec![1; 100_000],
+                ..SoftwareState::default()
+            }),
             ..report(node, 1)
         };
         let checked = check(hostile, node).expect("cut, not refused");
@@ -258,6 +294,9 @@ mod tests {
             checked.report.encoded_len()
         );
         assert!(checked.report.locked.len() <= MAX_TEXT && checked.holds.is_empty());
+        let software = checked.report.software.expect("kept");
+        assert!(software.version.len() <= MAX_TEXT && software.left_why.len() <= MAX_TEXT);
+        assert_eq!(software.sha256.len(), 32);
     }
 
     #[test]

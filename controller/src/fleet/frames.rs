@@ -37,7 +37,11 @@ pub(crate) fn commands(order: &OrderRecord, now: Version, boot: Option<BootId>) 
         (Wish::Stop { boot_id, .. }, _) => Arc::new([one(Action::Halt(v1::Halt {
             boot_id: boot(boot_id),
         }))]),
-        (Wish::Hold { .. }, OrderKind::Release | OrderKind::RebootNode | OrderKind::StopNode) => Arc::new([]),
+        (Wish::StopEveryNode { .. }, _) => Arc::new([one(Action::Halt(v1::Halt { boot_id: boot(&None) }))]),
+        (
+            Wish::Hold { .. },
+            OrderKind::Release | OrderKind::RebootNode | OrderKind::StopNode | OrderKind::StopEveryNode,
+        ) => Arc::new([]),
         (Wish::Hold { .. }, _) => order
             .holds
             .iter()
@@ -76,6 +80,11 @@ pub(crate) fn sync<'a>(
         .into_iter()
         .map(|part| command(None, now, now, Action::Sync(part)))
         .collect()
+}
+
+/// Where the audit stands, for a node to keep.
+pub(crate) fn witness(now: Version, statement: v1::SignedStatement) -> Bytes {
+    command(None, now, now, Action::Witness(statement))
 }
 
 fn command(order: Option<OrderId>, now: Version, given: Version, action: Action) -> Bytes {

@@ -69,6 +69,24 @@ impl Fleet {
             .collect()
     }
 
+    /// Whom an order for everything would reach now.
+    pub(crate) fn reach_of_everything(&self) -> v1::proposal::Reach {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let state = self.lock();
+        let attached = || state.nodes.iter().filter(|node| node.slot.is_some());
+        let slices: BTreeSet<&SliceName> = attached()
+            .flat_map(|node| node.facts.running())
+            .map(|fact| &fact.slice)
+            .collect();
+        v1::proposal::Reach {
+            nodes: count(state.nodes.len()),
+            attached: count(attached().count()),
+            slices: count(slices.len()),
+            no_way_back: 0,
+            no_way_back_names: Vec::new(),
+        }
+    }
+
     /// The slivers of a slice on attached nodes, as last reported.
     pub fn slivers(&self, slice: &SliceName) -> Vec<(Arc<Member>, v1::SliverState)> {
         let reports: Vec<(Arc<Member>, Option<NodeReport>)> = {
@@ -114,6 +132,10 @@ impl Fleet {
             revoked_at_ms: record.revoked_at_ms.unwrap_or(0),
             ..v1::Node::default()
         };
+        let index = self.lock().roster.index(record.id);
+        let witnessed = index
+            .map(|index| self.kept_by(index).trouble())
+            .unwrap_or_default();
         let state = self.lock();
         let on_itself = |hold: &&proto::Hold| hold.slice.is_none() && hold.scope == Scope::Node(record.id);
         node.holds = u32::try_from(state.holds.values().filter(on_itself).count()).unwrap_or(u32::MAX);
@@ -137,6 +159,7 @@ impl Fleet {
             node.slivers = Some(u32::try_from(report.slivers.len()).unwrap_or(u32::MAX));
             node.load_one = report.load.map(|load| load.one);
             node.kernel = report.kernel;
+            node.agent_version = report.agent_version;
             node.policy_issued_at_ms = report.policy_issued_at_ms;
             let from = now.slot.as_ref().map(|slot| slot.link.peer().address.ip());
             node.direct_address = direct::address(&report.direct_address, from, &record.name);
@@ -158,6 +181,9 @@ impl Fleet {
                 format!(" and {} more", rest.len())
             };
             trouble.push(format!("holds that the controller does not know: {first}{more}"));
+        }
+        if !witnessed.is_empty() {
+            trouble.push(witnessed);
         }
         node.trouble = trouble.join("; ");
         node

@@ -23,7 +23,9 @@
 //! It does not decide who may do what (`authz`), and trusts nothing that a node says (`facts`, `orders::Said`).
 
 mod aim;
+mod approve;
 mod attach;
+mod carry_out;
 mod clones;
 mod direct;
 mod epochs;
@@ -35,10 +37,12 @@ mod order_view;
 mod plan;
 mod policies;
 mod press;
+mod programs;
 mod recorder;
 mod roster;
 mod state;
 mod unwritten;
+mod witness;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,10 +58,13 @@ use crate::pki::Authority;
 use crate::store::{EPOCH_BLOCK, Holder, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
+pub use approve::Agreed;
+pub(crate) use approve::act_of;
 pub use keys::Issuing;
 pub use press::Pressed;
 pub use roster::Member;
 pub use state::{LiveOrder, Standing};
+pub use witness::RolledBack;
 
 use recorder::Item;
 use state::State;
@@ -96,7 +103,10 @@ pub struct Fleet {
     items: mpsc::Sender<Item>,
     /// Connections of daemons so far.
     accepted: AtomicU64,
+    agreeing: approve::Agreeing,
+    witnessing: witness::Witnessing,
     shutdown: CancellationToken,
+    rollouts: std::sync::OnceLock<std::sync::Weak<crate::rollout::Rollouts>>,
 }
 
 /// Milliseconds since 1970.
@@ -161,13 +171,19 @@ impl Fleet {
             policies: policies::Policies::default(),
             items,
             accepted: AtomicU64::new(0),
+            agreeing: approve::Agreeing::default(),
+            witnessing: witness::Witnessing::default(),
             shutdown,
+            rollouts: std::sync::OnceLock::new(),
         });
+        // Before any node can attach: each gets the head then.
+        fleet.sign_head().await?;
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::retry(fleet.clone())),
             tokio::spawn(keys::keep(fleet.clone())),
             tokio::spawn(policies::run(fleet.clone())),
+            tokio::spawn(witness::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }
@@ -258,6 +274,16 @@ impl Fleet {
             .values()
             .filter(|hold| wanted(hold, member(hold).map(|member| &**member)))
             .cloned()
+            .collect()
+    }
+
+    /// Every node, in the order of the roster.
+    pub(crate) fn members(&self) -> Vec<(NodeIndex, Arc<Member>)> {
+        let state = self.lock();
+        state
+            .roster
+            .iter()
+            .map(|(index, member)| (index, member.clone()))
             .collect()
     }
 

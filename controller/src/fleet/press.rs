@@ -122,6 +122,7 @@ impl Fleet {
             Wish::Release(ReleaseOf::Node(node)) | Wish::Reboot { node } | Wish::Stop { node, .. } => {
                 on(node)
             }
+            Wish::StopEveryNode { .. } => true,
         }
     }
 
@@ -171,7 +172,7 @@ impl Fleet {
                 };
                 (wish, vec![hold])
             }
-            (Wish::Release(_) | Wish::Reboot { .. } | Wish::Stop { .. }, _) => {
+            (Wish::Release(_) | Wish::Reboot { .. } | Wish::Stop { .. } | Wish::StopEveryNode { .. }, _) => {
                 return Err(Box::new(NotAimed {
                     action: Action::RebootNode,
                     text: aim.text,
@@ -199,7 +200,7 @@ impl Fleet {
             .and_then(|node| node.facts.boot)
     }
 
-    async fn carry_out(
+    pub(super) async fn carry_out(
         self: &Arc<Self>,
         gate: &mut MutexGuard<'_, Epochs>,
         actor: &Actor,

@@ -80,6 +80,7 @@ pub(crate) async fn retry(fleet: Arc<Fleet>) {
         .is_some()
     {
         fleet.write_kept().await;
+        fleet.retry_approved().await;
     }
     fleet.write_kept().await;
 }

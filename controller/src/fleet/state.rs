@@ -194,7 +194,7 @@ impl State {
     pub(crate) fn enter(&mut self, record: &Arc<OrderRecord>, stored: bool, results: &[ResultRecord]) {
         let boot = match record.wish {
             Wish::Reboot { boot_id, .. } | Wish::Stop { boot_id, .. } => boot_id,
-            Wish::Hold { .. } | Wish::Release { .. } => None,
+            Wish::Hold { .. } | Wish::Release { .. } | Wish::StopEveryNode { .. } => None,
         };
         let holds = record.holds.iter().map(|hold| hold.id).collect();
         let dense = matches!(record.scope, proto::Scope::Fleet);
@@ -219,11 +219,23 @@ impl State {
             }
         }
         // A halt or reboot that began tells which boot it was for.
-        if let Some(boot) = results
-            .iter()
-            .find_map(|result| result.answer.as_ref()?.boot_id.parse().ok())
-        {
-            tracker.learn_boot(boot);
+        for result in results {
+            if let Some(index) = self.roster.index(result.node)
+                && let Some(boot) = result
+                    .answer
+                    .as_ref()
+                    .and_then(|answer| answer.boot_id.parse().ok())
+            {
+                tracker.learn_boot(index, boot);
+            }
+        }
+        if record.kind == OrderKind::StopEveryNode {
+            let concerned: Vec<NodeIndex> = tracker.iter().map(|(index, _)| index).collect();
+            for index in concerned {
+                if let Some(boot) = self.node(index).and_then(|node| node.facts.boot) {
+                    tracker.learn_boot(index, boot);
+                }
+            }
         }
         self.places.insert(record.id, record.version);
         let whole = stored && tracker.len() >= record.counts.nodes;
@@ -285,10 +297,8 @@ impl State {
             {
                 Delivery::Nothing => {}
                 Delivery::Send => {
-                    if matches!(open.record.kind, OrderKind::RebootNode | OrderKind::StopNode) {
-                        open.tracker.learn_boot(boot);
-                    }
-                    let batch = frames::commands(&open.record, now, open.tracker.boot());
+                    open.tracker.learn_boot(index, boot);
+                    let batch = frames::commands(&open.record, now, open.tracker.boot(index));
                     open.tracker
                         .sent(index, u16::try_from(batch.len()).unwrap_or(u16::MAX));
                     frames.extend(batch.iter().cloned());
@@ -384,7 +394,10 @@ impl State {
             return Vec::new();
         };
         let boots = |index: NodeIndex| self.nodes.get(index as usize).and_then(|node| node.facts.boot);
-        let batch = frames::commands(&open.record, self.now, open.tracker.boot());
+        // One batch for all, but for the boot that each machine is in.
+        let each = open.record.kind == OrderKind::StopEveryNode;
+        let first = open.tracker.iter().next().map_or(0, |(index, _)| index);
+        let mut batch = frames::commands(&open.record, self.now, open.tracker.boot(first));
         let commands = u16::try_from(batch.len()).unwrap_or(u16::MAX);
         let mut stuck = Vec::new();
         let mut sent = Vec::with_capacity(open.tracker.len() as usize);
@@ -392,6 +405,10 @@ impl State {
             let Some(slot) = self.nodes.get(index as usize).and_then(|node| node.slot.as_ref()) else {
                 continue;
             };
+            if each {
+                let boot = open.tracker.boot(index).or_else(|| boots(index));
+                batch = frames::commands(&open.record, self.now, boot);
+            }
             match slot.commands.try_send(batch.clone()) {
                 Ok(()) => sent.push(index),
                 Err(mpsc::error::TrySendError::Full(_)) => stuck.push(slot.link.clone()),
@@ -402,7 +419,7 @@ impl State {
         for index in sent {
             open.tracker.sent(index, commands);
             if let Some(boot) = boots(index) {
-                open.tracker.learn_boot(boot);
+                open.tracker.learn_boot(index, boot);
             }
         }
         stuck

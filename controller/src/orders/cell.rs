@@ -32,7 +32,7 @@ impl Said {
             Outcome::Killed | Outcome::AlreadyDead | Outcome::Partial | Outcome::Respawning => kind.imposes(),
             Outcome::Frozen => kind.imposes() && !kind.kills(),
             Outcome::Released => kind == OrderKind::Release,
-            Outcome::Accepted => matches!(kind, OrderKind::RebootNode | OrderKind::StopNode),
+            Outcome::Accepted => kind == OrderKind::RebootNode || kind.halts(),
             Outcome::Unspecified
             | Outcome::Pending
             | Outcome::Offline
@@ -89,7 +89,7 @@ impl Cell {
     pub fn answered(kind: OrderKind, said: Said) -> Cell {
         let proven = said.proven
             || matches!(said.outcome, Outcome::Superseded | Outcome::Rebooted)
-            || (said.outcome == Outcome::Accepted && kind == OrderKind::StopNode);
+            || (said.outcome == Outcome::Accepted && kind.halts());
         Cell::stored(said.outcome, proven)
     }
 

@@ -6,12 +6,12 @@ use super::{Reach, Wish};
 use crate::store::OrderKind;
 
 impl OrderKind {
-    /// The kind of a wish; `None` for what stops every slice in the fleet or a site, which needs two people
-    /// and is not built yet.
+    /// The kind of a wish; `None` for what stops every slice at a site or freezes all of them, which is not built.
     #[must_use]
     pub fn of(wish: &Wish) -> Option<OrderKind> {
         Some(match wish {
             Wish::Hold { slice, reach, kind } => match (slice, reach, kind) {
+                (None, Reach::Fleet, HoldKind::Suspend) => OrderKind::StopEverySlice,
                 (None, Reach::Fleet | Reach::Site(_), _) => return None,
                 (None, Reach::Node(_), HoldKind::Suspend) => OrderKind::KillNode,
                 (None, Reach::Node(_), HoldKind::Freeze) => OrderKind::FreezeNode,
@@ -23,6 +23,7 @@ impl OrderKind {
             Wish::Release(_) => OrderKind::Release,
             Wish::Reboot { .. } => OrderKind::RebootNode,
             Wish::Stop { .. } => OrderKind::StopNode,
+            Wish::StopEveryNode { .. } => OrderKind::StopEveryNode,
         })
     }
 
@@ -41,7 +42,13 @@ impl OrderKind {
     pub const fn kills(self) -> bool {
         matches!(
             self,
-            OrderKind::KillSlice | OrderKind::KillSliver | OrderKind::KillNode
+            OrderKind::KillSlice | OrderKind::KillSliver | OrderKind::KillNode | OrderKind::StopEverySlice
         )
+    }
+
+    /// Whether machines are to be powered off.
+    #[must_use]
+    pub const fn halts(self) -> bool {
+        matches!(self, OrderKind::StopNode | OrderKind::StopEveryNode)
     }
 }

@@ -24,3 +24,4 @@ pub use cell::{Cell, Said};
 pub use release::{MAX_RELEASED, Plan, plan_release};
 pub use tracker::{Counts, Delivery, Heard, NodeIndex, Tracker};
 pub use wish::{NodeRef, Press, Reach, ReleaseOf, Wish, WishError};
+pub(crate) use wish::{checked_key, checked_reason, checked_text};

@@ -117,6 +117,8 @@ pub struct Tracker {
     kind: OrderKind,
     holds: Vec<HoldId>,
     boot: Option<BootId>,
+    /// For an order that halts many: the boot of each node that is to end.
+    boots: std::collections::BTreeMap<NodeIndex, BootId>,
     cells: Cells,
     /// Answers still awaited from a node, for releases of several holds; a node that is not here owes one.
     owed: std::collections::BTreeMap<NodeIndex, u16>,
@@ -140,6 +142,7 @@ impl Tracker {
             kind,
             holds,
             boot,
+            boots: std::collections::BTreeMap::new(),
             cells,
             owed,
             nodes: 0,
@@ -170,15 +173,26 @@ impl Tracker {
         &self.holds
     }
 
-    /// The boot that a reboot or halt is to end.
+    /// The boot of a node that a reboot or halt is to end.
     #[must_use]
-    pub const fn boot(&self) -> Option<BootId> {
-        self.boot
+    pub fn boot(&self, node: NodeIndex) -> Option<BootId> {
+        match self.kind {
+            OrderKind::StopEveryNode => self.boots.get(&node).copied(),
+            _ => self.boot,
+        }
     }
 
-    /// Fixes the boot of a reboot or halt that was pressed before the node was ever seen.
-    pub fn learn_boot(&mut self, boot: BootId) {
-        self.boot.get_or_insert(boot);
+    /// Fixes the boot of a reboot or halt that was pressed before the node was ever seen. Other orders need none.
+    pub fn learn_boot(&mut self, node: NodeIndex, boot: BootId) {
+        match self.kind {
+            OrderKind::StopEveryNode => {
+                self.boots.entry(node).or_insert(boot);
+            }
+            OrderKind::RebootNode | OrderKind::StopNode => {
+                self.boot.get_or_insert(boot);
+            }
+            _ => {}
+        }
     }
 
     /// How many nodes it concerns.
@@ -281,6 +295,10 @@ impl Tracker {
         let holds = self.kind.imposes() && self.holds.iter().any(|hold| stands(*hold));
         let verdict = match self.kind {
             OrderKind::RebootNode if self.boot.is_some_and(|old| old != boot) => Some(Outcome::Rebooted),
+            // What was to be powered off has ended; who powered it on again since meant it.
+            OrderKind::StopEveryNode if self.boot(node).is_some_and(|old| old != boot) => {
+                Some(Outcome::Rebooted)
+            }
             kind if kind.imposes() && !cell.is_answered() && !holds => Some(Outcome::Superseded),
             _ => None,
         };

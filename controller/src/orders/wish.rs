@@ -84,6 +84,11 @@ pub enum Wish {
         /// Nothing can power it on again from afar, and the person knows.
         no_way_back: bool,
     },
+    /// Power every node off.
+    StopEveryNode {
+        /// Nothing can power some of them on again from afar, and the person knows.
+        no_way_back: bool,
+    },
 }
 
 /// A checked press.
@@ -113,6 +118,12 @@ pub enum WishError {
         /// Characters allowed.
         max: usize,
     },
+    /// One node, or all of them.
+    #[error("stop.node names {got:?} and stop.fleet asks for every node: give one of the two")]
+    NodeAndFleet {
+        /// The node, cut to 80 characters.
+        got: String,
+    },
     /// A text holds characters that could steer a terminal.
     #[error("{field} holds the control character {character:?}")]
     Control {
@@ -138,21 +149,12 @@ impl TryFrom<v1::PressRequest> for Press {
             evidence,
             wish,
         } = request;
-        let len = idempotency_key.len();
-        if !(1..=Self::MAX_KEY).contains(&len) || !idempotency_key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(WishError::Key {
-                len,
-                max: Self::MAX_KEY,
-            });
-        }
-        let reason = text("reason", reason.trim())?;
-        if reason.is_empty() {
-            return Err(WireError::Missing { field: "reason" }.into());
-        }
-        let evidence = text("evidence", evidence.trim())?;
+        let key = checked_key(idempotency_key)?;
+        let reason = checked_reason(&reason)?;
+        let evidence = checked_text("evidence", evidence.trim())?;
         let wish = wish.ok_or(WireError::Missing { field: "wish" })?.try_into()?;
         Ok(Press {
-            key: idempotency_key,
+            key,
             reason,
             evidence,
             wish,
@@ -160,7 +162,27 @@ impl TryFrom<v1::PressRequest> for Press {
     }
 }
 
-fn text(field: &'static str, text: &str) -> Result<String, WishError> {
+/// A key that a client may choose.
+pub(crate) fn checked_key(key: String) -> Result<String, WishError> {
+    let (len, max) = (key.len(), Press::MAX_KEY);
+    if (1..=max).contains(&len) && key.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(key)
+    } else {
+        Err(WishError::Key { len, max })
+    }
+}
+
+/// A reason: it must be given.
+pub(crate) fn checked_reason(reason: &str) -> Result<String, WishError> {
+    let reason = checked_text("reason", reason.trim())?;
+    if reason.is_empty() {
+        return Err(WireError::Missing { field: "reason" }.into());
+    }
+    Ok(reason)
+}
+
+/// A text of a person: bounded, and nothing that a terminal would obey.
+pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String, WishError> {
     let max = proto::Hold::MAX_TEXT;
     let len = text.chars().count();
     if len > max {
@@ -196,7 +218,23 @@ impl TryFrom<v1::press_request::Wish> for Wish {
             Wire::Reboot(v1::RebootWish { node }) => Wish::Reboot {
                 node: NodeRef::parse("reboot.node", &node)?,
             },
-            Wire::Stop(v1::StopWish { node, no_way_back }) => Wish::Stop {
+            Wire::Stop(v1::StopWish {
+                node,
+                no_way_back,
+                fleet: true,
+            }) => match node.as_str() {
+                "" => Wish::StopEveryNode { no_way_back },
+                node => {
+                    return Err(WishError::NodeAndFleet {
+                        got: node.chars().take(80).collect(),
+                    });
+                }
+            },
+            Wire::Stop(v1::StopWish {
+                node,
+                no_way_back,
+                fleet: false,
+            }) => Wish::Stop {
                 node: NodeRef::parse("stop.node", &node)?,
                 no_way_back,
             },
@@ -307,17 +345,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stops_every_slice_yet() {
-        for reach in [Reach::Fleet, Reach::Site("princeton".parse().expect("valid"))] {
-            assert_eq!(
-                OrderKind::of(&Wish::Hold {
-                    slice: None,
-                    reach,
-                    kind: HoldKind::Suspend
-                }),
-                None
-            );
+    fn every_slice_is_killed_everywhere_or_not_at_all() {
+        let site = Reach::Site("princeton".parse().expect("valid"));
+        for (reach, kind, expected) in [
+            (Reach::Fleet, HoldKind::Suspend, Some(OrderKind::StopEverySlice)),
+            (Reach::Fleet, HoldKind::Freeze, None),
+            (site, HoldKind::Suspend, None),
+        ] {
+            let slice = None;
+            assert_eq!(OrderKind::of(&Wish::Hold { slice, reach, kind }), expected);
         }
+    }
+
+    #[test]
+    fn one_node_or_all_of_them() {
+        let stop = |node: &str, fleet| {
+            Wish::try_from(Wire::Stop(v1::StopWish {
+                node: node.into(),
+                no_way_back: true,
+                fleet,
+            }))
+        };
+        assert_eq!(stop("", true), Ok(Wish::StopEveryNode { no_way_back: true }));
+        assert!(matches!(stop("n1", true), Err(WishError::NodeAndFleet { .. })));
+        assert!(matches!(stop("n1", false), Ok(Wish::Stop { .. })));
+        assert!(stop("", false).is_err());
     }
 
     proptest! {

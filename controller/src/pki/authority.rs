@@ -434,16 +434,16 @@ fn stamp_of(path: &Path) -> io::Result<Stamp> {
 fn write(dir: &Path, kept: &Kept, key: &SealingKey) -> Result<(), AuthorityError> {
     let path = dir.join(files::PKI);
     let sealed = key
-        .seal(PURPOSE, kept.to_text().expose())
+        .seal_text(PURPOSE, kept.to_text().expose())
         .map_err(seal_error(&path))?;
-    Ok(replace_private(&path, &sealed)?)
+    Ok(replace_private(&path, sealed.as_bytes())?)
 }
 
 /// Reads it with whichever key it was sealed with; where that is the file and a credential has come meanwhile, it is
 /// sealed with the credential from now on.
 fn read(dir: &Path) -> Result<(Kept, SealingKey, Stamp), AuthorityError> {
     let path = dir.join(files::PKI);
-    let sealed = fs::read(&path).map_err(FileError::io(&path, "read"))?;
+    let sealed = fs::read_to_string(&path).map_err(FileError::io(&path, "read"))?;
     let mut keys = SealingKey::find(dir, credentials().as_deref()).map_err(seal_error(&path))?;
     if keys.is_empty() {
         return Err(seal_error(&path)(SealError::NoKey { dir: dir.to_owned() }));
@@ -459,7 +459,7 @@ fn read(dir: &Path) -> Result<(Kept, SealingKey, Stamp), AuthorityError> {
         let have = keys.iter().map(id).collect::<Vec<_>>().join(", ");
         return Err(seal_error(&path)(SealError::OtherKey { got: under, have }));
     };
-    let plain = keys[at].open(PURPOSE, &sealed).map_err(seal_error(&path))?;
+    let plain = keys[at].open_text(PURPOSE, &sealed).map_err(seal_error(&path))?;
     let kept = Kept::from_text(&plain).map_err(|message| AuthorityError::Content {
         path: path.clone(),
         message,

@@ -4,7 +4,7 @@
 //!   $CREDENTIALS_DIRECTORY/redbutton-seal (systemd; by systemd-creds also bound to the TPM)
 //!   or else DIR/seal.key, mode 0600 ─▶ SealingKey ─HKDF─▶ AES-256-GCM
 //!   file: "RBSEAL" ‖ version ‖ key id (8) ‖ length ‖ purpose ‖ nonce (12) ‖ ciphertext ‖ tag (16)
-//!         └──────────── all of it before the ciphertext is authenticated with it ────────────┘
+//!         └──────────── all of it before the ciphertext is authenticated with it ────────────┘   (as hexadecimal text)
 //! ```
 //! Invariants: a sealed file opens only under its own key and for its own purpose, whole and unchanged; nothing of
 //! key or plaintext is ever in an error or in `Debug`; what is replaced is replaced whole.
@@ -30,6 +30,8 @@ const MAGIC: &[u8; 6] = b"RBSEAL";
 const VERSION: u8 = 1;
 const ID: usize = 8;
 const TAG: usize = 16;
+/// Bytes in a line of the text form.
+const LINE: usize = 32;
 /// Longest plaintext.
 const MAX: usize = 1 << 20;
 
@@ -189,12 +191,47 @@ impl SealingKey {
     }
 }
 
+impl SealingKey {
+    /// As [`SealingKey::seal`], as a text: hexadecimal, in lines. What copies a state directory copies texts.
+    ///
+    /// # Errors
+    /// As [`SealingKey::seal`].
+    pub fn seal_text(&self, purpose: &str, plain: &[u8]) -> Result<String, SealError> {
+        let sealed = self.seal(purpose, plain)?;
+        Ok(sealed.chunks(LINE).map(|line| hex(line) + "\n").collect())
+    }
+
+    /// As [`SealingKey::open`], of a text.
+    ///
+    /// # Errors
+    /// As [`SealingKey::open`].
+    pub fn open_text(&self, purpose: &str, text: &str) -> Result<Secret, SealError> {
+        self.open(purpose, &unhex(text).ok_or(SealError::Form)?)
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u32> = text
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace())
+        .map(|c| c.to_digit(16))
+        .collect::<Option<_>>()?;
+    let pairs = digits.chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => u8::try_from(high * 16 + low).ok(),
+            _ => None,
+        })
+        .collect()
+}
+
 /// The id of the key that a file is sealed under, 16 hexadecimal digits.
 ///
 /// # Errors
 /// When it is no sealed file.
-pub fn sealed_under(sealed: &[u8]) -> Result<String, SealError> {
-    Ok(hex(&Header::read(sealed)?.key))
+pub fn sealed_under(text: &str) -> Result<String, SealError> {
+    let sealed = unhex(text).ok_or(SealError::Form)?;
+    Ok(hex(&Header::read(&sealed)?.key))
 }
 
 struct Header<'a> {
@@ -269,7 +306,14 @@ mod tests {
             sealed,
             "two seals of one text are alike"
         );
-        assert_eq!(sealed_under(&sealed).expect("a sealed file").len(), 16);
+        let text = key(1).seal_text("pki", b"the root").expect("sealed");
+        assert_eq!(sealed_under(&text).expect("a sealed file").len(), 16);
+        let opened = key(1).open_text("pki", &text).expect("opened");
+        assert_eq!(opened.expose(), b"the root");
+        assert!(matches!(
+            key(1).open_text("pki", &text[..9]),
+            Err(SealError::Form)
+        ));
     }
 
     #[test]
@@ -304,7 +348,8 @@ mod tests {
                 bytes.splice(0..0, whole[..keep.min(whole.len())].iter().copied());
             }
             prop_assert!(key(1).open("pki", &bytes).is_err());
-            let _ = sealed_under(&bytes);
+            let _ = sealed_under(&hex(&bytes));
+            let _ = sealed_under(&String::from_utf8_lossy(&bytes));
         }
     }
 }

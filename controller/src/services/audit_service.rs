@@ -140,6 +140,44 @@ impl Audit for Desk {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    type WitnessesStream = ReceiverStream<Result<v1::NodeWitness, Status>>;
+
+    async fn witnesses(
+        &self,
+        request: Request<v1::WitnessesRequest>,
+    ) -> Result<Response<Self::WitnessesStream>, Status> {
+        let caller = self.caller(&request).await?;
+        self.fleet.refresh().await.map_err(Error::from)?;
+        let (out, stream) = mpsc::channel(CHUNK as usize);
+        let fleet = self.fleet.clone();
+        drop(tokio::spawn(async move {
+            for (index, member) in fleet.members() {
+                if !authz::may_see_node(&caller.actor, &member.site) {
+                    continue;
+                }
+                let kept = fleet.kept_by(index);
+                if kept.head.is_none() && kept.pairs.is_empty() {
+                    continue;
+                }
+                let witness = v1::NodeWitness {
+                    node: member.id.to_string(),
+                    node_name: member.name.to_string(),
+                    site: member.site.to_string(),
+                    reported_at_ms: kept.reported_at_ms,
+                    trouble: kept.trouble(),
+                    witnessed: Some(v1::Witnessed {
+                        head: kept.head.map(|known| known.statement.clone()),
+                        contradictions: kept.pairs.to_vec(),
+                    }),
+                };
+                if out.send(Ok(witness)).await.is_err() {
+                    return;
+                }
+            }
+        }));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn head(&self, request: Request<AuditHeadRequest>) -> Result<Response<AuditHead>, Status> {
         let caller = self.caller(&request).await?;
         self.permit(&caller, Action::VerifyAudit, &Target::Fleet, About::default())

@@ -9,6 +9,7 @@
 //! caller may see. For what a caller may not see, "does not exist" and "is not yours" are the same answer.
 
 mod access;
+mod approvals;
 mod audit_service;
 mod caller;
 pub(crate) mod door;
@@ -19,6 +20,7 @@ mod nodes;
 mod orders;
 mod pages;
 mod people;
+mod rollouts;
 mod sites;
 mod slices;
 mod visible;
@@ -27,12 +29,14 @@ pub(crate) mod wire;
 use std::sync::Arc;
 
 use proto::v1::access_server::AccessServer;
+use proto::v1::approvals_server::ApprovalsServer;
 use proto::v1::audit_server::AuditServer;
 use proto::v1::enrol_server::EnrolServer;
 use proto::v1::kits_server::KitsServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
 use proto::v1::people_server::PeopleServer;
+use proto::v1::rollouts_server::RolloutsServer;
 use proto::v1::sites_server::SitesServer;
 use proto::v1::slices_server::SlicesServer;
 use tonic::service::Routes;
@@ -40,6 +44,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::fleet::Fleet;
+use crate::rollout::Rollouts;
 use door::Door;
 
 /// All services, over one fleet.
@@ -65,6 +70,7 @@ pub(crate) struct PeopleRoutes {
 pub(crate) async fn routes(
     fleet: Arc<Fleet>,
     door: Arc<Door>,
+    rollouts: Arc<Rollouts>,
 ) -> Result<(PeopleRoutes, HealthReporter), tonic_reflection::server::Error> {
     const MAX: usize = proto::MAX_MESSAGE_BYTES;
     let desk = Desk { fleet, door };
@@ -91,6 +97,12 @@ pub(crate) async fn routes(
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
         .add_service(limited!(KitsServer))
+        .add_service(limited!(ApprovalsServer))
+        .add_service(
+            RolloutsServer::new(rollouts::RolloutDesk::new(desk.clone(), rollouts))
+                .max_decoding_message_size(MAX)
+                .max_encoding_message_size(MAX),
+        )
         .add_service(limited!(AuditServer))
         .add_service(limited!(AccessServer))
         .add_service(limited!(EnrolServer));

@@ -15,8 +15,9 @@ use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::{Desk, pages, visible, wire};
+use crate::approvals::Act;
 use crate::error::Error;
-use crate::fleet::{LiveOrder, now_ms};
+use crate::fleet::{LiveOrder, act_of, now_ms};
 use crate::orders::{NodeRef, Press};
 use crate::store::{About, OrderFilter, OrderRecord};
 
@@ -84,12 +85,35 @@ impl Desk {
     async fn press_button(&self, request: Request<PressRequest>) -> Result<PressReply, Error> {
         let caller = self.caller(&request).await?;
         let press = Press::try_from(request.into_inner())?;
+        if let Some(act) = act_of(&press.wish) {
+            return self.press_for_two(&caller, act, press).await;
+        }
         let pressed = self.fleet.press(caller.actor, press, now_ms()).await?;
         Ok(PressReply {
             order: Some(wire::order(&pressed.order)),
             created: pressed.created,
             durable: pressed.not_durable.is_none(),
             not_durable_reason: pressed.not_durable.unwrap_or_default(),
+            proposal: None,
+        })
+    }
+
+    /// A press that a second person must agree to: the proposal, and the order once there is one.
+    async fn press_for_two(&self, caller: &Caller, act: Act, press: Press) -> Result<PressReply, Error> {
+        let (proposal, created) = self.propose_press(caller, act, press).await?;
+        let order = match proposal.order.as_str() {
+            "" => None,
+            id => {
+                let id: OrderId = id.parse().map_err(WireError::id("order"))?;
+                Some(wire::order(&self.fleet.order(id).await?))
+            }
+        };
+        Ok(PressReply {
+            order,
+            created,
+            durable: true,
+            not_durable_reason: String::new(),
+            proposal: Some(proposal),
         })
     }
 

@@ -186,6 +186,8 @@ const OFFERED: &[Action] = &[
     Action::CreateSite,
     Action::CreateSlice,
     Action::ReadAudit,
+    Action::StopEverySlice,
+    Action::StopEveryNode,
 ];
 
 #[tonic::async_trait]
@@ -193,12 +195,19 @@ impl People for Desk {
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIReply>, Status> {
         let caller = self.caller(&request).await?;
         let may = may(&caller.actor, OFFERED);
+        let looks_after_all = authz::decide(&caller.actor, Action::SeeUsage, &Target::Fleet).is_allowed();
+        let alarms = if looks_after_all {
+            self.fleet.alarms().borrow().clone()
+        } else {
+            Vec::new()
+        };
         Ok(Response::new(WhoAmIReply {
             certificate_expires_at_ms: caller.certificate_expires_at_ms,
             person: Some(wire::person(caller.record)),
             version: Some(self.fleet.now().into()),
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             may,
+            alarms,
         }))
     }
 

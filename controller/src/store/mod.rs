@@ -21,11 +21,13 @@
 //! It does not decide who may do what (`authz`), nor whom an order reaches now (`fleet`).
 
 mod error;
+pub(crate) mod high_water;
 mod keys;
 pub mod merge;
 mod node_keys;
 mod order_records;
 mod policies;
+mod proposals;
 mod records;
 mod sqlite;
 
@@ -43,11 +45,12 @@ pub use order_records::{
     OrderState, Recorded, Release, ResultRecord, Wish,
 };
 pub use policies::{PolicyRecord, PolicyStore};
+pub use proposals::{Approval, ProposalRecord, ProposalStore, Proposed};
 pub use records::{
     About, AuditFilter, AuditPage, NewNode, NewPerson, NewSite, NewSlice, NodeRecord, NodeSeen,
     NodeSelection, Note, Page, PageRequest, PersonRecord, ReportRecord, SiteRecord, SliceRecord, Visible,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{RolloutRecord, SqliteStore};
 
 /// How many epochs to reserve at once: one fsync for so many orders, and a crash skips at most so many numbers.
 pub const EPOCH_BLOCK: u64 = 1_000;
@@ -58,7 +61,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: KeyStore + NodeKeyStore + PolicyStore + Send + Sync + 'static {
+pub trait Store: KeyStore + NodeKeyStore + PolicyStore + ProposalStore + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

@@ -30,11 +30,15 @@ pub enum OrderKind {
     RebootNode,
     /// Power a machine off.
     StopNode,
+    /// Suspend every slice in the fleet.
+    StopEverySlice,
+    /// Power every machine off.
+    StopEveryNode,
 }
 
 impl OrderKind {
     /// Every kind.
-    pub const ALL: [OrderKind; 9] = [
+    pub const ALL: [OrderKind; 11] = [
         OrderKind::KillSlice,
         OrderKind::FreezeSlice,
         OrderKind::KillSliver,
@@ -44,6 +48,8 @@ impl OrderKind {
         OrderKind::Release,
         OrderKind::RebootNode,
         OrderKind::StopNode,
+        OrderKind::StopEverySlice,
+        OrderKind::StopEveryNode,
     ];
 
     /// The word on the wire and in the store.
@@ -59,6 +65,8 @@ impl OrderKind {
             OrderKind::Release => "release",
             OrderKind::RebootNode => "reboot-node",
             OrderKind::StopNode => "stop-node",
+            OrderKind::StopEverySlice => "stop-every-slice",
+            OrderKind::StopEveryNode => "stop-every-node",
         }
     }
 }
@@ -97,7 +105,7 @@ pub enum OrderState {
 pub enum Wish {
     /// Set a hold.
     Hold {
-        /// The slice; `None`: every sliver of the node in the scope.
+        /// The slice; `None`: every sliver in the scope.
         slice: Option<SliceName>,
         /// Where.
         scope: Scope,
@@ -123,6 +131,11 @@ pub enum Wish {
         /// The boot that is to end; `None`: never seen.
         boot_id: Option<BootId>,
         /// The caller accepted that nothing can power it on again from afar.
+        no_way_back: bool,
+    },
+    /// Power every machine off that was in the fleet then, in the boot that it was last seen in.
+    StopEveryNode {
+        /// Both people accepted that nothing can power some of them on again from afar.
         no_way_back: bool,
     },
 }

@@ -8,7 +8,7 @@ use proto::v1;
 use crate::world::*;
 
 /// The real program, killed when dropped.
-struct Program(Child);
+pub(crate) struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -18,7 +18,7 @@ impl Drop for Program {
     }
 }
 
-async fn start(world: &World, crash_at: Option<&str>) -> Program {
+pub(crate) async fn start(world: &World, crash_at: Option<&str>) -> Program {
     let ready = world.dir.path().join("ready");
     let _ = std::fs::remove_file(&ready);
     let mut command = Command::new(env!("CARGO_BIN_EXE_redbutton-controller"));
@@ -52,7 +52,7 @@ async fn start(world: &World, crash_at: Option<&str>) -> Program {
     program
 }
 
-async fn is_over(program: &mut Program) {
+pub(crate) async fn is_over(program: &mut Program) {
     until("the controller to crash", || {
         let over = program.0.try_wait().expect("a child");
         async move { over }

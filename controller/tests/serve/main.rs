@@ -1,6 +1,8 @@
 //! The controller as people and nodes meet it: real TLS on loopback, a real database, nodes that are simulated
 //! behind the real link.
 
+mod approvals;
+mod approvals_by_hand;
 mod attach;
 mod bad_nodes;
 mod crash;
@@ -14,4 +16,5 @@ mod press;
 mod refusals;
 mod roots;
 mod watch;
+mod witness;
 mod world;

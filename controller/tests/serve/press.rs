@@ -283,6 +283,7 @@ async fn a_reboot_is_proven_by_another_boot_and_a_halt_needs_a_way_back() {
 
     let stop = |no_way_back| {
         v1::press_request::Wish::Stop(v1::StopWish {
+            fleet: false,
             node: "n1".into(),
             no_way_back,
         })

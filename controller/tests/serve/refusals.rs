@@ -177,7 +177,10 @@ async fn malformed_and_oversized_requests_are_named() {
     }
     let huge = press(|r| r.evidence = "x".repeat(2 << 20)).await;
     assert_eq!(huge.code(), Code::OutOfRange, "{huge:?}");
-    let all = alice.press("k", kill("", fleet())).await.expect_err("two people");
+    let all = alice
+        .press("k", freeze("", fleet()))
+        .await
+        .expect_err("all or nothing");
     assert_eq!((all.code(), code(&all)), (Code::Unimplemented, "unimplemented"));
     // The connection survives all of it.
     alice

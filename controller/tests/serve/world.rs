@@ -235,6 +235,26 @@ impl World {
         }
     }
 
+    /// The same person with another key and certificate.
+    pub(crate) async fn other_bundle(&self, person: &str) -> Person {
+        let out = self.dir.path().join(format!("{person}.other"));
+        let wish = IssuePerson {
+            dir: self.state(),
+            name: name(person),
+            out: out.clone(),
+            addresses: Vec::new(),
+            life: None,
+        };
+        admin::issue_person(&wish, OffsetDateTime::now_utc())
+            .await
+            .expect("a bundle");
+        let text = std::fs::read_to_string(out).expect("a bundle");
+        let bundle = Bundle::parse(&text).expect("a good bundle");
+        Person {
+            channel: connect(&bundle, self.people).await.expect("connects"),
+        }
+    }
+
     pub(crate) async fn audit(&self) -> Vec<v1::AuditEntry> {
         let alice = self.person("alice").await;
         let mut stream = alice
@@ -393,6 +413,7 @@ pub(crate) fn obedient(command: &Command) -> Vec<Answer> {
         Some(Action::Impose(_)) => Outcome::Killed,
         Some(Action::Release(_)) => Outcome::Released,
         Some(Action::Reboot(_) | Action::Halt(_)) => Outcome::Accepted,
+        Some(Action::Witness(_)) => return Vec::new(),
         _ => Outcome::AlreadyDead,
     };
     vec![answer(command, outcome, true)]
@@ -482,6 +503,11 @@ impl Sim {
         self.links = CancellationToken::new();
     }
 
+    /// The boot that it is in.
+    pub(crate) fn boot(&self) -> String {
+        self.report.lock().expect("the report").boot_id.clone()
+    }
+
     /// Another boot.
     pub(crate) fn reboot(&mut self) {
         self.hang_up();
@@ -509,6 +535,15 @@ impl Sim {
             _ => None,
         };
         self.told.borrow().iter().filter_map(sync).collect()
+    }
+
+    /// The audit heads that it was sent.
+    pub(crate) fn heads(&self) -> Vec<v1::SignedStatement> {
+        let head = |command: &Command| match &command.action {
+            Some(Action::Witness(head)) => Some(head.clone()),
+            _ => None,
+        };
+        self.told.borrow().iter().filter_map(head).collect()
     }
 
     /// Waits until it is attached, counted in syncs.
@@ -549,7 +584,11 @@ impl Slivers for Sim {
         let sim = self.clone();
         let answers = commands.into_inner().map(move |command| match command {
             Ok(command) => {
-                let answers = (sim.answering)(&command);
+                let answers = match command.action {
+                    // Kept, never answered.
+                    Some(Action::Witness(_)) => Vec::new(),
+                    _ => (sim.answering)(&command),
+                };
                 sim.told.send_modify(|told| told.push(command));
                 answers.into_iter().map(Ok).collect()
             }

@@ -175,4 +175,13 @@ impl Audit for Desk {
             hash: head.hash.as_bytes().to_vec(),
         }))
     }
+
+    type WitnessesStream = ReceiverStream<Result<v1::NodeWitness, Status>>;
+
+    async fn witnesses(
+        &self,
+        _: Request<v1::WitnessesRequest>,
+    ) -> Result<Response<Self::WitnessesStream>, Status> {
+        self.centre("collect witnesses:")
+    }
 }

@@ -366,6 +366,7 @@ fn reply(kept: &Kept, created: bool) -> PressReply {
         created,
         durable: kept.not_durable.is_empty(),
         not_durable_reason: kept.not_durable.clone(),
+        proposal: None,
     }
 }
 

@@ -42,6 +42,7 @@ use self::watch::Wake;
 use crate::cgroup::{Mount, MountError, Tree, TreeError};
 use crate::config::Config;
 use crate::guard::{Guard, GuardError};
+use crate::heads::{self, Heads};
 use crate::holds::writer::Writer;
 use crate::holds::{Verdict, file};
 use crate::kill::Plan;
@@ -110,6 +111,7 @@ pub struct Node {
     pub(crate) capabilities: Vec<v1::Capability>,
     pub(crate) writer: Writer,
     core: Mutex<Core>,
+    heads: Mutex<Heads>,
     kills: Kills,
     proofs: Mutex<Proofs>,
     changed: signal::Sender<u64>,
@@ -194,6 +196,7 @@ impl Node {
             capabilities,
             writer,
             core: Mutex::new(Core::new(loaded.state)),
+            heads: Mutex::new(Heads::load(&config.state_dir)),
             kills,
             proofs: Mutex::default(),
             changed: signal::Sender::new(0),
@@ -215,6 +218,28 @@ impl Node {
 
     fn proofs(&self) -> MutexGuard<'_, Proofs> {
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heads(&self) -> MutexGuard<'_, Heads> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was seen of the controller's audit.
+    pub(crate) fn witnessed(&self) -> v1::Witnessed {
+        self.heads().witnessed()
+    }
+
+    /// Keeps a head of the controller's audit. Blocks while the disk writes: never on a kill's way.
+    pub(crate) fn witness(&self, statement: v1::SignedStatement) {
+        if let Err(error) = heads::hear(&self.heads, statement) {
+            let why = start::in_one_line(&error);
+            tracing::warn!(%why, "an audit head is not kept");
+        }
+    }
+
+    /// Whose signatures count from now on.
+    pub fn trust_roots(&self, roots: trust::Roots) {
+        self.heads().trust(roots);
     }
 
     fn plan(&self) -> Plan {

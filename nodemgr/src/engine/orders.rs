@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::v1::{self, Answer, Command, Outcome, command::Action};
-use proto::{BootId, Hold, HoldId, HoldKind, Scope, SliceName, Version, WireError};
+use proto::{BootId, Hold, HoldId, HoldKind, PROTOCOL, Scope, SliceName, Version, WireError};
 use tokio::sync::oneshot;
 
 use super::answers::{badness, bounded, fit};
@@ -68,6 +68,12 @@ enum Refused {
         named: proto::NodeId,
         own: proto::NodeId,
     },
+    /// It has a field that a newer controller knows and we do not: to us it is empty.
+    #[error(
+        "this node does not know this order: version {} speaks protocol {PROTOCOL}, the controller may be newer",
+        crate::software::version()
+    )]
+    Unknown,
     #[error("{0} orders cannot be carried out on this node: {1}")]
     NoMeans(&'static str, String),
     #[error("{0} is no order")]
@@ -118,7 +124,7 @@ impl Node {
         command: Command,
     ) -> Result<Taken, Refused> {
         let now: Version = command.now.ok_or(WireError::Missing { field: "now" })?.into();
-        let action = command.action.ok_or(WireError::Missing { field: "action" })?;
+        let action = command.action.ok_or(Refused::Unknown)?;
         let work = |kind, slice| Work {
             arrived,
             answer: answer.clone(),
@@ -162,6 +168,10 @@ impl Node {
                 work.answer.version = Some(now.into());
                 self.begin_sync(&mut work, now, sync)?;
                 work
+            }
+            // The agent keeps it; it is no order.
+            Action::Witness(_) => {
+                return Err(WireError::Missing { field: "action" }.into());
             }
             Action::Reboot(v1::Reboot { boot_id }) => {
                 return self.restart(now, answer, &boot_id, Wish::Reboot);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use proto::SliceName;
+use proto::{Scope, SliceName};
 
 use super::Node;
 use super::core::{Core, Subtree};
@@ -99,9 +99,11 @@ fn allowed(core: &Core, slice: &SliceName) -> Result<(), NotStarted> {
     match (core.state.holds.verdict(slice), core.state.holds.foremost(slice)) {
         (Verdict::Run, _) | (_, None) => Ok(()),
         (_, Some(hold)) => {
-            let what = match &hold.slice {
-                Some(slice) => format!("slice {slice}"),
-                None => "this node".into(),
+            let what = match (&hold.slice, &hold.scope) {
+                (Some(slice), _) => format!("slice {slice}"),
+                (None, Scope::Node(_)) => "this node".into(),
+                (None, Scope::Site(site)) => format!("every slice at {site}"),
+                (None, Scope::Fleet) => "every slice everywhere".into(),
             };
             let proto::Hold {
                 kind,

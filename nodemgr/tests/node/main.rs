@@ -11,3 +11,4 @@ mod grpc;
 mod orders;
 mod state;
 mod support;
+mod versions;
