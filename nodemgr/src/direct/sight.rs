@@ -213,6 +213,21 @@ impl Nodes for Desk {
             .await?;
         Slivers::journal(&*self.agent, Request::new(v1::JournalRequest { lines, unit })).await
     }
+
+    async fn enroll(&self, _: Request<v1::EnrollNodeRequest>) -> Result<Response<v1::NodeToken>, Status> {
+        self.centre("enrol a node:")
+    }
+
+    async fn rekey(&self, _: Request<v1::RekeyNodeRequest>) -> Result<Response<v1::NodeToken>, Status> {
+        self.centre("re-key a node:")
+    }
+
+    async fn revoke(
+        &self,
+        _: Request<v1::RevokeNodeRequest>,
+    ) -> Result<Response<v1::RevokeNodeReply>, Status> {
+        self.centre("revoke a node:")
+    }
 }
 
 #[tonic::async_trait]
