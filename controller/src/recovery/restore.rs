@@ -330,7 +330,8 @@ fn fresh_folder(dir: &Path) -> Result<PathBuf, RecoveryError> {
     Ok(folder)
 }
 
-/// Writes those files that are not there; one that is there and differs is an error.
+/// Writes those files that are not there; one that is there and differs is an error, but for certificates, which are
+/// renewed all the time.
 fn bring_secrets(dir: &Path, path: &Path) -> Result<(), RecoveryError> {
     let wrong = |why: &str| RecoveryError::Secrets {
         path: path.to_owned(),
@@ -352,6 +353,8 @@ fn bring_secrets(dir: &Path, path: &Path) -> Result<(), RecoveryError> {
         let place = dir.join(name);
         match fs::read_to_string(&place) {
             Ok(there) if there == *text => {}
+            // Renewed since, by itself: the later one stays.
+            Ok(_) if [files::PKI, files::CA].contains(&name.as_str()) => {}
             Ok(_) => {
                 return Err(wrong(&format!(
                     "{name} is there already, and another one: remove one of them"

@@ -58,7 +58,10 @@ impl World {
             daemons: Vec::new(),
             bundles: true,
         };
-        init(&wish, now()).await.expect("a controller");
+        // Old enough for certificates that ended months ago.
+        init(&wish, now() - Duration::days(300))
+            .await
+            .expect("a controller");
         let world = Self { folder, dir };
         world.reserve().await;
         world

@@ -185,7 +185,7 @@ async fn ten_thousand_results_are_one_batch() {
             name: name(&format!("node-{n}")),
             site: name("princeton"),
         };
-        sqlx::query("INSERT INTO nodes VALUES (?, ?, ?, 1, 1, 0, NULL, NULL)")
+        sqlx::query("INSERT INTO nodes (id, name, site, enrolled_incarnation, enrolled_epoch, enrolled_at_ms) VALUES (?, ?, ?, 1, 1, 0)")
             .bind(node.id.uuid().as_bytes().to_vec())
             .bind(node.name.to_string())
             .bind(node.site.to_string())
