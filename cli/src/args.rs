@@ -1,6 +1,7 @@
 //! The command line: what may be typed, checked before anything is sent. The doc comments are the help texts and
 //! the manual pages.
 
+mod direct;
 mod keys;
 mod press;
 mod values;
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use proto::{InviteId, OrderId, PersonName, ProposalId, SiteName, SliceName};
 
+pub(crate) use direct::with_port;
+pub use direct::{DirectTarget, KitCommand, KitExport};
 pub use keys::{InviteArgs, LoginArgs, RemoveArgs, RevokeKeysArgs};
 pub(crate) use press::reason;
 pub use press::{
@@ -43,6 +46,20 @@ pub struct Global {
     /// Dial this controller instead of those in the bundle (port 7443 unless given)
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub controller: Option<Address>,
+    /// Do it at this node itself, without the controller: by name or UUID, at HOST if neither a kit nor DNS knows where
+    #[arg(long, global = true, value_name = "NODE[@HOST[:PORT]]", conflicts_with_all = ["controller", "server_name"])]
+    pub direct: Option<DirectTarget>,
+    /// The kit [default: ~/.config/redbutton/kit]
+    #[arg(long, global = true, value_name = "PATH", env = "REDBUTTON_KIT")]
+    pub kit: Option<PathBuf>,
+    /// The kit's passphrase is the first line of this file, instead of being asked for
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "REDBUTTON_KIT_PASSPHRASE_FILE"
+    )]
+    pub passphrase_file: Option<PathBuf>,
     /// The name that the controller's certificate must carry, where it is not the host that is dialled
     #[arg(long, global = true, value_name = "NAME")]
     pub server_name: Option<String>,
@@ -89,6 +106,9 @@ pub enum Command {
     Invite(InviteArgs),
     /// Who you are to the controller, and what you may do
     Whoami,
+    /// What to take along for the day on which the controller is gone
+    #[command(subcommand)]
+    Kit(KitCommand),
     /// Sites: institutions that host nodes
     #[command(subcommand)]
     Site(SiteCommand),
@@ -98,6 +118,14 @@ pub enum Command {
     /// The audit trail: read, export, verify
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Agree, with your key, that a backup of the controller may take over; two support people must
+    SignRestore {
+        /// As `redbutton-controller backup` wrote it
+        backup: PathBuf,
+        /// Where your agreement goes; it must not exist
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Print completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh

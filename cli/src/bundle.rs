@@ -146,13 +146,24 @@ pub(crate) fn replace(path: &Path, old: &Bundle, new: &Bundle) -> Result<(), Bun
 /// # Errors
 /// What the system said.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), BundleFileError> {
-    put(path, text).map_err(|source| BundleFileError::Write {
+    put(path, text.as_bytes()).map_err(|source| BundleFileError::Write {
         path: path.to_owned(),
         source,
     })
 }
 
-fn put(path: &Path, text: &str) -> io::Result<()> {
+/// As [`write_private`], of bytes.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn write_private_bytes(path: &Path, bytes: &[u8]) -> Result<(), BundleFileError> {
+    put(path, bytes).map_err(|source| BundleFileError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn put(path: &Path, text: &[u8]) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -168,7 +179,7 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(parent)?.sync_all()

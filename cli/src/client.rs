@@ -4,6 +4,7 @@
 //! TLS is our own connector's and not tonic's, which takes a key only as a text: ours may be in an ssh-agent.
 //! A certificate that has ended is renewed before dialling (`renew.rs`).
 
+mod direct;
 mod probe;
 mod renew;
 mod trouble;
@@ -23,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
+pub(crate) use direct::{OnlyNode, OtherNode, Wanted};
 pub(crate) use trouble::{ConnectError, Trouble};
 
 use crate::args::Address;
@@ -42,6 +44,8 @@ pub(crate) struct Dialer {
     own: Mutex<Credentials>,
     /// Where the bundle lies, if it may be renewed there.
     path: Option<PathBuf>,
+    /// The node that is dialled itself.
+    node: Option<String>,
 }
 
 /// A connection to one controller.
@@ -52,6 +56,8 @@ pub(crate) struct Client {
     name: String,
     probe: Probe,
     timeout: Duration,
+    /// It is a node, not a controller.
+    direct: bool,
 }
 
 impl Dialer {
@@ -79,7 +85,19 @@ impl Dialer {
             server_name,
             own: Mutex::new(own),
             path,
+            node: None,
         })
+    }
+
+    /// Dials a node itself. `own` insists on that node ([`Credentials::toward`]), and nothing is renewed there.
+    pub(crate) fn direct(own: Credentials, address: Address, node: String) -> Self {
+        Self {
+            addresses: vec![address],
+            server_name: Some(node.clone()),
+            own: Mutex::new(own),
+            path: None,
+            node: Some(node),
+        }
     }
 
     fn own(&self) -> MutexGuard<'_, Credentials> {
@@ -89,7 +107,7 @@ impl Dialer {
     /// Dials the controllers in their order until one answers; each gets its share of the time that is left.
     /// `call` bounds each later call on the connection.
     pub(crate) async fn connect(&self, deadline: Instant, call: Duration) -> Result<Client, ConnectError> {
-        if self.own().validity.has_ended(Time::now().0) {
+        if self.node.is_none() && self.own().validity.has_ended(Time::now().0) {
             match self.renew(deadline, call).await {
                 Err(Failure::Status { status }) if status.code() == tonic::Code::PermissionDenied => {
                     let address = self
@@ -98,7 +116,7 @@ impl Dialer {
                         .map(ToString::to_string)
                         .unwrap_or_default();
                     let trouble = Trouble::NotRenewed(status.message().to_owned());
-                    return Err(ConnectError::new(vec![(address, trouble)]));
+                    return Err(ConnectError::new(vec![(address, trouble)], None));
                 }
                 // Anything else is told by what comes next.
                 _ => {}
@@ -123,6 +141,7 @@ impl Dialer {
                         name,
                         probe,
                         timeout: call,
+                        direct: self.node.is_some(),
                     });
                 }
                 Err(trouble) => {
@@ -131,7 +150,7 @@ impl Dialer {
                 }
             }
         }
-        Err(ConnectError::new(tried))
+        Err(ConnectError::new(tried, self.node.clone()))
     }
 }
 
@@ -189,7 +208,9 @@ services! {
     access: access_client::AccessClient,
     approvals: approvals_client::ApprovalsClient,
     audit: audit_client::AuditClient,
+    direct: direct_client::DirectClient,
     enrol: enrol_client::EnrolClient,
+    kits: kits_client::KitsClient,
     nodes: nodes_client::NodesClient,
     orders: orders_client::OrdersClient,
     people: people_client::PeopleClient,
@@ -220,6 +241,7 @@ impl Client {
             Ok(Err(status)) => match failure(doing, status) {
                 Failure::Broken { doing, trouble } => {
                     let trouble = explain(&self.probe, &self.address, &self.name, trouble).await;
+                    let trouble = if self.direct { trouble.at_node() } else { trouble };
                     Err(Failure::Broken { doing, trouble })
                 }
                 failure => Err(failure),

@@ -2,12 +2,15 @@
 
 mod approvals;
 mod audit;
+mod direct;
 mod keys;
+mod kit;
 mod login;
 mod node;
 mod order;
 mod people;
 mod press;
+mod restore;
 mod shell;
 mod site;
 mod slice;
@@ -20,7 +23,9 @@ use clap::error::ErrorKind;
 use proto::Identity;
 use tokio::time::Instant;
 
-use crate::args::{AuditCommand, Cli, Command, Global};
+pub(crate) use kit::KitView;
+
+use crate::args::{AuditCommand, Cli, Command, Global, KitCommand};
 use crate::bundle::{self, BundleFileError};
 use crate::client::{Client, Dialer};
 use crate::credentials::Credentials;
@@ -86,6 +91,8 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Completions { shell } => shell::completions(shell).map(|()| Exit::Done),
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
+        Command::SignRestore { backup, out: file } => restore::sign(&backup, &file, &global, out),
+        Command::Kit(KitCommand::Show) => kit::show(&global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -101,9 +108,14 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
 
 async fn connected(command: Command, global: Global, out: Out) -> Result<Exit, Failure> {
     if let Command::Login(args) = command {
-        return login::login(args, &global, out).await;
+        let exit = login::login(args, &global, out).await?;
+        kit::after_login(&global, out).await;
+        return Ok(exit);
     }
     let context = Context::new(global, out)?;
+    if context.global.direct.is_some() {
+        direct::announce(&context).await?;
+    }
     let done = Box::pin(online(command, &context)).await;
     // At the end: a press waits for nothing.
     context.dialer.renew_by_the_way().await;
@@ -121,11 +133,15 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Node(command) => node::run(command, context).await,
         Command::Order(command) => order::run(command, context).await,
         Command::Invite(args) => keys::invite(args, context).await,
+        Command::Kit(command) => kit::run(command, context).await,
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Login(_) => Ok(Exit::Done),
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Login(_)
+        | Command::SignRestore { .. } => Ok(Exit::Done),
     }
 }
 
@@ -152,12 +168,16 @@ impl Context {
             return Err(BundleFileError::Invite { path }.into());
         }
         let own = Credentials::new(bundle)?;
-        let dialer = Dialer::new(
-            own,
-            Some(path),
-            global.controller.clone(),
-            global.server_name.clone(),
-        )?;
+        direct::check_reach(&own, global.direct.is_some())?;
+        let dialer = match &global.direct {
+            Some(target) => direct::dialer(target, own, &global)?,
+            None => Dialer::new(
+                own,
+                Some(path),
+                global.controller.clone(),
+                global.server_name.clone(),
+            )?,
+        };
         Ok(Self { global, dialer, out })
     }
 

@@ -12,6 +12,7 @@ use crate::bundle::BundleFileError;
 use crate::client::{ConnectError, Trouble};
 use crate::credentials::CredentialsError;
 use crate::exit::Exit;
+use crate::kit::KitError;
 use crate::text;
 
 /// The header in which the controller puts its stable machine code.
@@ -29,6 +30,9 @@ pub(crate) enum Failure {
     /// What is in it cannot be used, or the agent that has its key.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The kit cannot be used.
+    #[error(transparent)]
+    Kit(#[from] KitError),
     /// The ssh-agent does not do what it should.
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -69,7 +73,7 @@ fn told(status: &Status) -> String {
         Code::Unauthenticated => {
             format!("refused: the controller does not accept this certificate: {message}")
         }
-        Code::Unimplemented => format!("this controller cannot do that: {message}"),
+        Code::Unimplemented => format!("it cannot be done there: {message}"),
         _ => message.to_owned(),
     }
 }
@@ -78,9 +82,11 @@ impl Failure {
     /// What the process ends with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Failure::Usage(_) | Failure::Bundle(_) | Failure::Credentials(_) | Failure::Agent(_) => {
-                Exit::Usage
-            }
+            Failure::Usage(_)
+            | Failure::Bundle(_)
+            | Failure::Credentials(_)
+            | Failure::Agent(_)
+            | Failure::Kit(_) => Exit::Usage,
             Failure::Status { status } => match status.code() {
                 Code::PermissionDenied | Code::FailedPrecondition | Code::Unauthenticated => Exit::Refused,
                 Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
@@ -96,6 +102,7 @@ impl Failure {
             Failure::Usage(_) => "usage".to_owned(),
             Failure::Bundle(_) | Failure::Credentials(CredentialsError::Part(_)) => "bundle".to_owned(),
             Failure::Agent(_) | Failure::Credentials(CredentialsError::Agent(_)) => "ssh-agent".to_owned(),
+            Failure::Kit(_) => "kit".to_owned(),
             Failure::Connect(error) => error.code().to_owned(),
             Failure::Status { status } => machine_code(status),
             Failure::Broken { trouble, .. } => trouble.code().to_owned(),
@@ -132,6 +139,7 @@ impl Failure {
             Failure::Agent(_) | Failure::Credentials(CredentialsError::Agent(_)) => {
                 Some("ssh-add -l shows what the agent has; SSH_AUTH_SOCK names the agent".to_owned())
             }
+            Failure::Kit(error) => Some(error.next()),
             Failure::Connect(error) => Some(error.next()),
             Failure::Broken { trouble, .. } => Some(trouble.next()),
             Failure::FateUnknown { key, .. } => Some(format!(

@@ -26,6 +26,7 @@ mod credentials;
 pub mod exit;
 mod failure;
 mod follow;
+mod kit;
 mod out;
 mod press;
 mod progress;

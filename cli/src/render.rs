@@ -5,6 +5,7 @@ pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod hold;
 pub(crate) mod keys;
+pub(crate) mod kit;
 pub(crate) mod node;
 pub(crate) mod order;
 pub(crate) mod people;

@@ -59,6 +59,45 @@ pub(crate) enum Command {
     Issue(Issue),
     /// Serve people and nodes.
     Serve(ServeArgs),
+    /// Copy the database; also while the controller serves.
+    Backup {
+        /// The copy; nothing may stand there.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// Also copy keys and certificates, to a file of their own: keep it in another place.
+        #[arg(long, value_name = "FILE")]
+        secrets: Option<PathBuf>,
+    },
+    /// Put a copy in the place of the database; a new incarnation begins. Needs two support people.
+    Restore(RestoreArgs),
+}
+
+/// A restore.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// As `backup` wrote it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "in_place",
+        conflicts_with = "in_place"
+    )]
+    pub(crate) from: Option<PathBuf>,
+    /// The database that is in place: an earlier copy that somebody put there by hand.
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// Keys and certificates that are missing, as `backup --secrets` wrote them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// As `redbutton sign-restore` wrote it; twice, by two support people.
+    #[arg(long = "approval", value_name = "FILE", conflicts_with = "alone")]
+    pub(crate) approvals: Vec<PathBuf>,
+    /// Without a second person, because only one is left. It stands so in the audit.
+    #[arg(long, requires = "reason")]
+    pub(crate) alone: bool,
+    /// Why alone.
+    #[arg(long, value_name = "TEXT", requires = "alone")]
+    pub(crate) reason: Option<String>,
 }
 
 /// A new controller.

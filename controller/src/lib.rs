@@ -10,6 +10,7 @@
 //! - [`approvals`]: what two people must agree to; pure.
 //! - [`orders`]: what a wish becomes and what became of it; pure.
 //! - [`fleet`]: the nodes, and the orders on their way to them.
+//! - [`policy`]: what nodes decide by when we are gone; pure.
 //! - `services`: what people call.
 //! - [`store`]: what is never forgotten. [`admin`], [`pki`]: `init` and `issue`, without a running controller.
 
@@ -21,6 +22,8 @@ mod error;
 pub mod fleet;
 pub mod orders;
 pub mod pki;
+pub mod policy;
+pub mod recovery;
 mod serve;
 mod services;
 pub mod store;

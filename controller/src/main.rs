@@ -68,6 +68,10 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
         Command::Init(args) => println!("{}", offline::init(args, config.state).await?),
         Command::Invite(args) => println!("{}", offline::invite(args, config.state).await?),
         Command::Issue(issue) => println!("{}", offline::issue(issue, config.state).await?),
+        Command::Backup { out, secrets } => {
+            println!("{}", offline::backup(out, secrets, config.state).await?)
+        }
+        Command::Restore(args) => println!("{}", offline::restore(args, config.state).await?),
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `init`, `invite` and `issue`: from arguments to wishes.
+//! `init`, `invite`, `issue`, `backup`, `restore`: from arguments to wishes.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,10 @@ use controller::admin::{
     AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
     init as make, invite_person, issue_node, issue_person,
 };
+use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, InviteArgs, Issue};
+use crate::args::{InitArgs, InviteArgs, Issue, RestoreArgs};
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {
@@ -97,4 +98,31 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
             .await
         }
     }
+}
+
+pub(crate) async fn backup(
+    out: PathBuf,
+    secrets: Option<PathBuf>,
+    dir: PathBuf,
+) -> Result<BackedUp, RecoveryError> {
+    recovery::backup(&Backup { dir, out, secrets }, OffsetDateTime::now_utc()).await
+}
+
+pub(crate) async fn restore(args: RestoreArgs, dir: PathBuf) -> Result<Restored, RecoveryError> {
+    let RestoreArgs {
+        from,
+        in_place: _,
+        secrets,
+        approvals,
+        alone: _,
+        reason,
+    } = args;
+    let wish = Restore {
+        dir,
+        source: from.map_or(Source::InPlace, Source::Backup),
+        secrets,
+        approvals,
+        alone: reason,
+    };
+    recovery::restore(&wish, OffsetDateTime::now_utc()).await
 }

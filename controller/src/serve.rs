@@ -16,6 +16,7 @@ use crate::Config;
 use crate::admin::{Addresses, AddressesError, files};
 use crate::fleet::{Fleet, now_ms};
 use crate::pki::{Ca, PkiError, SignerFileError, load_signer};
+use crate::recovery::{Lock, RecoveryError, finish_restore};
 use crate::services::door::{Door, Reach};
 use crate::services::{self, PeopleRoutes};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -53,6 +54,9 @@ pub enum ServeError {
     /// The CA's certificate.
     #[error("the controller's CA")]
     Roots(#[from] trust::RootsError),
+    /// Another controller serves from it, or a restore could not be finished.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,6 +102,8 @@ fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
 /// When the state directory is not complete, the database cannot be used, or a port is taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
+    let lock = Lock::take(dir)?;
+    finish_restore(dir, &lock)?;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
     let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
     let of_tls = |source| ServeError::Tls {
@@ -115,6 +121,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
     let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    fleet.policies().trust(ca.clone());
     fleet.trust_roots(trust::Roots::from_pem(&ca)?);
     // What was approved before a crash is carried out before anybody can ask about it.
     fleet.resume_approved().await;
@@ -155,7 +162,9 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     )));
     let finished = handle.finished.clone().drop_guard();
     drop(tokio::spawn(async move {
+        // In this order at the end: the directory is free once we say that we have finished.
         let _finished = finished;
+        let _lock = lock;
         shutdown.cancelled().await;
         health
             .set_service_status("", tonic_health::ServingStatus::NotServing)

@@ -174,6 +174,7 @@ impl Agent {
                 v1::Outcome::Accepted
             }
             Some(Action::Halt(_)) => v1::Outcome::Accepted,
+            Some(Action::Policy(_)) => v1::Outcome::AlreadyDead,
             Some(Action::Witness(_)) | None => v1::Outcome::Failed,
         };
         answer.outcome = outcome.into();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use prost::Message;
+use proto::v1::command::Action;
 use proto::v1::slivers_server::{Slivers, SliversServer};
 use proto::v1::{self, Answer, Command, JournalLines, NodeReport};
 use proto::{MAX_MESSAGE_BYTES, SliceName};
@@ -18,7 +19,9 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::engine::Node;
+use crate::guided::{Guided, Listening};
 use crate::journal::{self, JournalError, Query, Sources};
+use crate::policy::Policy;
 use crate::procfs::Proc;
 use crate::worker::{Busy, Worker};
 
@@ -48,6 +51,7 @@ pub struct Agent {
     journals: Worker,
     heads: Worker,
     sources: Sources,
+    guided: Option<Guided>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -66,13 +70,29 @@ impl Agent {
             journals: Worker::start("journal")?,
             heads: Worker::start("audit-heads")?,
             sources,
+            guided: None,
         })
+    }
+
+    /// Keeps what the controller says of who may do what here, and reports it.
+    ///
+    /// # Errors
+    /// When its thread cannot be made.
+    pub fn guided_by(mut self, policy: Arc<Policy>, listening: Listening) -> std::io::Result<Self> {
+        self.guided = Some(Guided::new(policy, listening)?);
+        Ok(self)
     }
 
     /// What a link serves.
     #[must_use]
     pub fn routes(self) -> Routes {
-        let server = SliversServer::new(self)
+        Self::shared_routes(Arc::new(self))
+    }
+
+    /// The same, of an agent that others use as well.
+    #[must_use]
+    pub fn shared_routes(this: Arc<Self>) -> Routes {
+        let server = SliversServer::from_arc(this)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Routes::new(server)
@@ -83,9 +103,13 @@ fn busy(busy: Busy) -> Status {
     Status::resource_exhausted(busy.to_string())
 }
 
-async fn report(node: &Arc<Node>, worker: &Worker) -> Result<NodeReport, Status> {
+async fn report(node: &Arc<Node>, worker: &Worker, guided: Option<&Guided>) -> Result<NodeReport, Status> {
     let node = node.clone();
-    worker.run(move || fit(node.report())).await.map_err(busy)
+    let report = worker.run(move || fit(node.report())).await.map_err(busy)?;
+    Ok(match guided {
+        Some(guided) => guided.tell(report),
+        None => report,
+    })
 }
 
 /// Cuts a report to what a message takes: thousands of slivers do not fit, and those without holds give way.
@@ -109,7 +133,9 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        report(&self.node, &self.reports).await.map(Response::new)
+        report(&self.node, &self.reports, self.guided.as_ref())
+            .await
+            .map(Response::new)
     }
 
     type ObeyStream = ReceiverStream<Result<Answer, Status>>;
@@ -126,8 +152,10 @@ impl Slivers for Agent {
                 }
             }
         });
+        let guided = self.guided.clone();
         tokio::spawn(obey(
             self.node.clone(),
+            guided,
             self.heads.clone(),
             request.into_inner(),
             out,
@@ -148,11 +176,12 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
+        let guided = self.guided.clone();
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker).await;
+                let report = report(&node, &worker, guided.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }
@@ -250,6 +279,7 @@ fn status(error: &JournalError) -> Status {
 /// Takes the commands of one stream until it ends. `second` keeps the way of second answers open as long.
 async fn obey(
     node: Arc<Node>,
+    guided: Option<Guided>,
     heads: Worker,
     mut commands: Streaming<Command>,
     out: mpsc::Sender<Result<Answer, Status>>,
@@ -272,6 +302,19 @@ async fn obey(
             keep(&node, &heads, statement);
             continue;
         }
+        let command = match (command, &guided) {
+            (
+                Command {
+                    action: Some(Action::Policy(statement)),
+                    ..
+                },
+                Some(guided),
+            ) => {
+                guided.keep(&node, statement);
+                continue;
+            }
+            (command, _) => command,
+        };
         // The change of state happens here, in the order of arrival; the rest of it beside the others.
         let reply = node.take(command);
         let (node, out) = (node.clone(), out.clone());

@@ -2,6 +2,7 @@
 //!
 //! Parsing is pure: text in, [`Config`] or an error out. Nothing secret is in it: the bundle is a file of its own.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,27 @@ pub enum Restart {
     Systemd,
     /// `reboot` and `poweroff` of another init: sysvinit, OpenRC, busybox.
     Init,
+}
+
+/// The node's own door for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DirectDoor {
+    /// Where it listens; `None`: nowhere. Port 0 takes a free one.
+    pub listen: Option<SocketAddr>,
+    /// `HOST:PORT` by which people reach it, where that is another.
+    pub address: Option<String>,
+}
+
+impl Default for DirectDoor {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::new(
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                proto::DIRECT_PORT,
+            )),
+            address: None,
+        }
+    }
 }
 
 /// Bounds of a kill.
@@ -89,6 +111,8 @@ pub struct Config {
     pub log_files: Vec<PathBuf>,
     /// How reboot and halt orders are carried out.
     pub restart: Restart,
+    /// The node's own door for people.
+    pub direct: DirectDoor,
 }
 
 impl Default for Config {
@@ -106,6 +130,7 @@ impl Default for Config {
             kill: KillTimes::default(),
             log_files: vec!["/var/log/syslog".into(), "/var/log/messages".into()],
             restart: Restart::None,
+            direct: DirectDoor::default(),
         }
     }
 }
@@ -128,6 +153,15 @@ struct Raw {
     kill: RawKill,
     log_files: Option<Vec<Spanned<PathBuf>>>,
     restart: Option<Restart>,
+    #[serde(default)]
+    direct: RawDirect,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDirect {
+    listen: Option<Spanned<String>>,
+    address: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -181,6 +215,7 @@ impl Config {
             kill,
             log_files,
             restart,
+            direct,
         } = raw;
         let absolute = |given: Option<Spanned<PathBuf>>, default: PathBuf| match given {
             None => Ok(default),
@@ -265,6 +300,28 @@ impl Config {
                     .collect::<Result<_, _>>()?,
             },
             restart: restart.unwrap_or_default(),
+            direct: DirectDoor {
+                listen: match direct.listen {
+                    None => defaults.direct.listen,
+                    Some(text) if text.get_ref() == "off" => None,
+                    Some(text) => Some(text.get_ref().parse().map_err(|_| {
+                        at(
+                            text.span().start,
+                            format!("{:?} is neither ADDRESS:PORT nor \"off\"", text.get_ref()),
+                        )
+                    })?),
+                },
+                address: match direct.address {
+                    None => None,
+                    Some(text) if is_host_and_port(text.get_ref()) => Some(text.into_inner()),
+                    Some(text) => {
+                        return Err(at(
+                            text.span().start,
+                            format!("{:?} is not HOST:PORT", text.get_ref()),
+                        ));
+                    }
+                },
+            },
         })
     }
 
@@ -278,6 +335,12 @@ impl Config {
             .map(|b| format!("{b:02x}"))
             .collect()
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let host = |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic());
+    text.rsplit_once(':')
+        .is_some_and(|(name, port)| host(name) && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn place(text: &str, path: &Path, offset: usize, message: String) -> ConfigError {
@@ -330,6 +393,9 @@ mod tests {
             protect = ["system.slice/important.service"]
             log_files = ["/var/log/other"]
             restart = "systemd"
+            [direct]
+            listen = "off"
+            address = "node7.example.org:7445"
             [kill]
             freeze_ms = 50
             evidence_ms = 20
@@ -344,6 +410,7 @@ mod tests {
         assert_eq!(config.adopt[0].pattern(), "machine.slice/*");
         assert_eq!(config.kill.evidence, Duration::from_millis(20));
         assert_eq!(config.restart, Restart::Systemd);
+        assert_eq!(config.direct.listen, None);
     }
 
     #[test]
@@ -385,6 +452,14 @@ mod tests {
                 ":1: [[adopt]]: missing field `slice`",
             ),
             ("restart = \"now\"", ":1: restart: unknown variant `now`"),
+            (
+                "[direct]\nlisten = \"7445\"",
+                ":2: listen: \"7445\" is neither ADDRESS:PORT nor \"off\"",
+            ),
+            (
+                "[direct]\naddress = \"node7\"",
+                ":2: address: \"node7\" is not HOST:PORT",
+            ),
             ("a = = b", ":1: a:"),
         ] {
             let error = parse(text).expect_err(text).to_string();

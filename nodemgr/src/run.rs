@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::{DialConfig, DialError, Dialer, LinkState};
+use link::{DialConfig, DialError, Dialer, Door, LinkState};
 use proto::bundle::{Bundle, BundleError};
 use proto::{DaemonRole, Identity, NodeId};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::diary::Diary;
 use crate::engine::{Node, Setup, StartError};
-use crate::{Agent, Config, exec, prepare, restart};
+use crate::policy::Policy;
+use crate::{Agent, Config, Listening, direct, exec, prepare, restart};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,12 @@ pub enum RunError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The CA's certificates in the bundle.
+    #[error("bundle")]
+    Roots(#[from] trust::RootsError),
+    /// The certificate that people at the node's door see.
+    #[error("cannot serve people with this bundle")]
+    Door(#[from] link::TlsError),
     /// The agent's threads.
     #[error("cannot make the agent's threads: {0}")]
     Threads(io::Error),
@@ -74,6 +83,9 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let (bundle, node) = read_bundle(&config.bundle)?;
     let dialer = Dialer::new(&bundle, DialConfig::default())?;
+    let door = Door::new(&bundle.ca, &bundle.certificate, &bundle.key)?;
+    let direct = config.direct.clone();
+    let state_dir = config.state_dir.clone();
     let socket = config.socket.clone();
     let restarter = restart::restarter(config.restart);
     let node = Node::start(Setup {
@@ -86,7 +98,28 @@ pub async fn run(
         Ok(roots) => node.trust_roots(roots),
         Err(error) => tracing::error!(%error, "no audit head will be kept"),
     }
-    let routes = Agent::new(node.clone()).map_err(RunError::Threads)?.routes();
+    // After the node: the state directory is ours then.
+    let policy = Arc::new(Policy::load(&state_dir, &bundle.ca)?);
+    let (address, now) = watch::channel(None);
+    let listening = Listening {
+        now,
+        told: direct.address,
+    };
+    let agent = Agent::new(node.clone())
+        .and_then(|agent| agent.guided_by(policy.clone(), listening))
+        .map_err(RunError::Threads)?;
+    let agent = Arc::new(agent);
+    let parts = direct::Parts {
+        node: node.clone(),
+        agent: agent.clone(),
+        policy,
+        diary: Diary::open(&state_dir).map_err(RunError::Threads)?,
+        name: bundle.name.clone(),
+    };
+    let people = direct
+        .listen
+        .map(|at| tokio::spawn(direct::serve(parts, door, at, address, shutdown.clone())));
+    let routes = Agent::shared_routes(agent);
     let starts = exec::serve(node.clone(), &socket, shutdown.clone())
         .map_err(|source| RunError::Socket { path: socket, source })?;
     let starts = tokio::spawn(starts);
@@ -97,6 +130,9 @@ pub async fn run(
     notify(&[sd_notify::NotifyState::Stopping]);
     // Both end by the same token; a panic in either has been logged.
     let _ = tokio::join!(starts, watchdog);
+    if let Some(people) = people {
+        let _ = people.await;
+    }
     Ok(())
 }
 

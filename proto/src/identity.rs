@@ -29,6 +29,8 @@ pub enum Identity {
     Controller,
     /// `redbutton://person/alice`
     Person(PersonName),
+    /// `redbutton://breakglass/alice`: alice, at nodes directly and nowhere else.
+    Breakglass(PersonName),
     /// `redbutton://node/6ba7b810-…/nodemgr`
     Daemon(NodeId, DaemonRole),
     /// `redbutton://invite/6ba7b810-…`: may have one key certified, once, and nothing else.
@@ -42,7 +44,7 @@ pub enum Identity {
 pub enum IdentityError {
     /// Not one of the forms.
     #[error(
-        "certificate name {0:?} is not redbutton://controller, redbutton://person/NAME, redbutton://node/UUID/ROLE, redbutton://invite/UUID or redbutton://signer"
+        "certificate name {0:?} is not redbutton://controller, redbutton://person/NAME, redbutton://breakglass/NAME, redbutton://node/UUID/ROLE, redbutton://invite/UUID or redbutton://signer"
     )]
     Form(String),
     /// The right form, a wrong name in it.
@@ -70,6 +72,7 @@ impl FromStr for Identity {
             (Some("signer"), None, None) => Identity::Signer,
             (Some("invite"), Some(invite), None) => Identity::Invite(invite.parse().map_err(name)?),
             (Some("person"), Some(person), None) => Identity::Person(person.parse().map_err(name)?),
+            (Some("breakglass"), Some(person), None) => Identity::Breakglass(person.parse().map_err(name)?),
             (Some("node"), Some(node), Some("nodemgr")) => {
                 Identity::Daemon(node.parse().map_err(name)?, DaemonRole::NodeManager)
             }
@@ -90,6 +93,7 @@ impl fmt::Display for Identity {
             Identity::Signer => f.write_str("redbutton://signer"),
             Identity::Invite(invite) => write!(f, "redbutton://invite/{invite}"),
             Identity::Person(name) => write!(f, "redbutton://person/{name}"),
+            Identity::Breakglass(name) => write!(f, "redbutton://breakglass/{name}"),
             Identity::Daemon(node, role) => write!(f, "redbutton://node/{node}/{}", role.as_str()),
         }
     }
@@ -106,6 +110,7 @@ mod tests {
             "redbutton://signer",
             "redbutton://invite/6ba7b810-9dad-11d1-80b4-00c04fd430c8",
             "redbutton://person/alice",
+            "redbutton://breakglass/alice",
             "redbutton://node/6ba7b810-9dad-11d1-80b4-00c04fd430c8/nodemgr",
         ] {
             assert_eq!(uri.parse::<Identity>().expect(uri).to_string(), uri);
@@ -125,6 +130,9 @@ mod tests {
             "redbutton://person/",
             "redbutton://person/Alice",
             "redbutton://person/alice/nodemgr",
+            "redbutton://breakglass",
+            "redbutton://breakglass/Alice",
+            "redbutton://breakglass/alice/x",
             "redbutton://node/6ba7b810-9dad-11d1-80b4-00c04fd430c8",
             "redbutton://node/6ba7b810-9dad-11d1-80b4-00c04fd430c8/flow-auditor",
             "redbutton://node/6ba7b810-9dad-11d1-80b4-00c04fd430c8/nodemgr/x",

@@ -27,6 +27,11 @@ pub const PROTOCOL: u32 = 1;
 pub const PEOPLE_PORT: u16 = 7443;
 /// The port where the controller listens for daemons.
 pub const DAEMON_PORT: u16 = 7444;
+/// The port where a node listens for people.
+pub const DIRECT_PORT: u16 = 7445;
+
+/// The capability in a node's report that says that it keeps a policy (`Command.policy`). Others are not sent one.
+pub const POLICY_CAPABILITY: &str = "policy";
 
 /// Largest message that either side accepts, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;

@@ -12,12 +12,14 @@
 //! A chain is checked without looking at a clock: a node's may be years off, and what was once signed stays
 //! signed. Freshness is the statement's own business: each carries a version, and readers refuse a lower one.
 
+mod approval;
 mod certificate;
 mod roots;
 mod signer;
 mod spki;
 mod statement;
 
+pub use approval::{ApprovalError, RestoreApproval};
 pub use certificate::{CertificateError, identity_of, validity_of};
 pub use roots::{Roots, RootsError};
 pub use signer::{Keyring, SHORT_BYTES, Signer, SignerError};

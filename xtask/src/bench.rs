@@ -19,11 +19,12 @@ const CAP: Duration = Duration::from_secs(10 * 60);
 const BENCHMARKS: &[(&str, &[&str])] = &[
     ("kill-local", &[]),
     ("kill-fleet", &["openssh-server", "openssh-client"]),
+    ("pod", &["openssh-server", "openssh-client"]),
 ];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// kill-local or kill-fleet
+    /// kill-local, kill-fleet or pod
     name: String,
     /// Add a row with machine, commit and date to docs/benchmarks.md
     #[arg(long)]

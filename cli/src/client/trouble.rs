@@ -6,6 +6,8 @@ use std::io;
 
 use rustls::CertificateError;
 
+use super::OtherNode;
+
 /// Why a connection could not be made, or broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Trouble {
@@ -30,6 +32,12 @@ pub(crate) enum Trouble {
     /// Our certificate has run out, and the controller gives us no other.
     #[error("your certificate has expired and is not renewed: {0}")]
     NotRenewed(String),
+    /// Our certificate has run out, and a node renews none.
+    #[error("your certificate has expired, and only the controller renews it")]
+    ExpiredAtNode,
+    /// The node's certificate is another's.
+    #[error("{0}")]
+    OtherNode(String),
     /// The controller does not accept our certificate.
     #[error("it does not accept your certificate ({0})")]
     NotAccepted(String),
@@ -65,7 +73,8 @@ impl Trouble {
             Trouble::WrongCa => "wrong-ca",
             Trouble::WrongName => "wrong-name",
             Trouble::ControllerExpired => "controller-certificate-expired",
-            Trouble::Expired | Trouble::NotRenewed(_) => "certificate-expired",
+            Trouble::Expired | Trouble::NotRenewed(_) | Trouble::ExpiredAtNode => "certificate-expired",
+            Trouble::OtherNode(_) => "other-node",
             Trouble::NotAccepted(_) => "certificate-not-accepted",
             Trouble::Tls(_) => "tls",
         }
@@ -74,6 +83,17 @@ impl Trouble {
     /// Whether trying again may help.
     pub(crate) const fn may_pass(&self) -> bool {
         matches!(self, Trouble::TooLate | Trouble::Network(_))
+    }
+
+    /// As it is to be told when the other end is a node.
+    pub(crate) fn at_node(self) -> Self {
+        match self {
+            Trouble::Expired => Trouble::ExpiredAtNode,
+            Trouble::WrongName => Trouble::OtherNode(
+                "its certificate is for another node than the one that was asked for".to_owned(),
+            ),
+            other => other,
+        }
     }
 
     /// What to do about it.
@@ -85,6 +105,10 @@ impl Trouble {
             Trouble::WrongCa => {
                 "the bundle is stale or this is not your controller: ask support for an invite (redbutton invite NAME)"
             }
+            Trouble::ExpiredAtNode => {
+                "a breakglass bundle is good without the controller: --bundle FILE. `redbutton breakglass issue` makes one beforehand"
+            }
+            Trouble::OtherNode(_) => "check the address: --direct NODE@HOST names both; `redbutton kit show` lists them",
             Trouble::WrongName => "dial the name that the certificate carries, or pass --server-name NAME",
             Trouble::ControllerExpired => "check this machine's clock; otherwise the controller needs a new certificate",
             Trouble::NotRenewed(_) => "ask support for an invite (redbutton invite NAME), then redbutton login FILE",
@@ -124,6 +148,7 @@ fn of_tls(error: &(dyn Error + 'static)) -> Option<Trouble> {
             C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. } => {
                 Trouble::ControllerExpired
             }
+            C::Other(other) if other.0.is::<OtherNode>() => Trouble::OtherNode(other.0.to_string()),
             other => Trouble::Tls(other.to_string()),
         },
         rustls::Error::AlertReceived(alert) => of_alert(&format!("{alert:?}")),
@@ -150,14 +175,19 @@ fn of_alert(alert: &str) -> Trouble {
 
 /// No controller could be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", told(.tried))]
+#[error("{}", told(.tried, .node.as_deref()))]
 pub(crate) struct ConnectError {
     /// Each address with what was wrong.
     tried: Vec<(String, Trouble)>,
+    /// The node that was dialled itself.
+    node: Option<String>,
 }
 
-fn told(tried: &[(String, Trouble)]) -> String {
-    let mut text = "cannot reach the controller".to_owned();
+fn told(tried: &[(String, Trouble)], node: Option<&str>) -> String {
+    let mut text = match node {
+        None => "cannot reach the controller".to_owned(),
+        Some(node) => format!("cannot reach node {node} at"),
+    };
     for (at, (address, trouble)) in tried.iter().enumerate() {
         let _ = write!(text, "{} {address}: {trouble}", if at == 0 { "" } else { ";" });
     }
@@ -165,8 +195,15 @@ fn told(tried: &[(String, Trouble)]) -> String {
 }
 
 impl ConnectError {
-    pub(crate) fn new(tried: Vec<(String, Trouble)>) -> Self {
-        Self { tried }
+    pub(crate) fn new(tried: Vec<(String, Trouble)>, node: Option<String>) -> Self {
+        let at_node = |(address, trouble): (String, Trouble)| (address, trouble.at_node());
+        Self {
+            tried: match &node {
+                None => tried,
+                Some(_) => tried.into_iter().map(at_node).collect(),
+            },
+            node,
+        }
     }
 
     /// The fault that says most: one of trust before one of the network.
@@ -180,7 +217,12 @@ impl ConnectError {
     }
 
     pub(crate) fn next(&self) -> String {
-        self.main().unwrap_or(&Trouble::TooLate).next()
+        match (self.main().unwrap_or(&Trouble::TooLate), &self.node) {
+            (Trouble::TooLate | Trouble::Network(_), Some(node)) => format!(
+                "check that the node runs and that this machine reaches it; --direct {node}@HOST:PORT dials another address"
+            ),
+            (trouble, _) => trouble.next(),
+        }
     }
 
     /// Whether trying again may help.
@@ -195,10 +237,13 @@ mod tests {
 
     #[test]
     fn the_fault_of_trust_is_told_before_the_network() {
-        let error = ConnectError::new(vec![
-            ("a:7443".into(), Trouble::Network("connection refused".into())),
-            ("b:7443".into(), Trouble::WrongCa),
-        ]);
+        let error = ConnectError::new(
+            vec![
+                ("a:7443".into(), Trouble::Network("connection refused".into())),
+                ("b:7443".into(), Trouble::WrongCa),
+            ],
+            None,
+        );
         assert_eq!(error.code(), "wrong-ca");
         assert_eq!(
             error.to_string(),

@@ -51,6 +51,7 @@ pub(crate) fn detail(detail: &NodeDetail, now: Time, width: u16) -> String {
         ("id", node.id.clone()),
         ("site", node.site.clone()),
         ("state", format!("{state}, seen {}", node.last_seen.both(now))),
+        ("direct", direct(node, now)),
         ("trouble", node.trouble.clone().unwrap_or_default()),
     ]);
     page.push_str(&part(
@@ -66,6 +67,20 @@ pub(crate) fn detail(detail: &NodeDetail, now: Time, width: u16) -> String {
         }
     }
     page
+}
+
+/// Where the node is reached without the controller, and how old what it then decides by is.
+fn direct(node: &Node, now: Time) -> String {
+    let policy = match node.policy_issued_at {
+        Time(..=0) => "no policy: nobody may act directly".to_owned(),
+        issued => format!("policy issued {}", issued.age(now)),
+    };
+    match &node.direct_address {
+        Some(address) => format!("{}, {policy}", cell(address)),
+        // A node of an earlier release, or one that listens nowhere.
+        None if node.policy_issued_at.0 <= 0 => String::new(),
+        None => format!("listens nowhere, {policy}"),
+    }
 }
 
 fn of_report(report: &Report, width: u16) -> String {

@@ -39,6 +39,10 @@ pub(crate) struct Node {
     pub(crate) kernel: Option<String>,
     pub(crate) holds: u32,
     pub(crate) trouble: Option<String>,
+    /// When the policy was issued by which it decides on its own.
+    pub(crate) policy_issued_at: Time,
+    /// Where it listens for people.
+    pub(crate) direct_address: Option<String>,
 }
 
 impl From<v1::Node> for Node {
@@ -55,6 +59,8 @@ impl From<v1::Node> for Node {
             kernel,
             holds,
             trouble,
+            policy_issued_at_ms,
+            direct_address,
         } = wire;
         Self {
             id,
@@ -68,6 +74,8 @@ impl From<v1::Node> for Node {
             kernel: some(kernel),
             holds,
             trouble: some(trouble),
+            policy_issued_at: Time(policy_issued_at_ms),
+            direct_address: some(direct_address),
         }
     }
 }
@@ -137,6 +145,10 @@ impl From<v1::NodeReport> for Report {
             refused,
             hostname,
             restart_means,
+            // Told with the node.
+            policy_issued_at_ms: _,
+            policy_version: _,
+            direct_address: _,
         } = wire;
         Self {
             protocol,

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use proto::v1::{NodeReport, SliverActivity, Witnessed};
-use proto::{BootId, HoldId, NodeId, SliceName};
+use proto::{BootId, HoldId, NodeId, SliceName, Version};
 
 /// Slivers, and ids of holds, that a report may name; a node has a few dozen.
 const MAX_SLIVERS: usize = 4_096;
@@ -37,6 +37,10 @@ pub(crate) struct Facts {
     pub(crate) strange_holds: Box<[HoldId]>,
     /// Why the node did not take the holds that it was sent; empty: it did.
     pub(crate) refusal: Box<str>,
+    /// Whether it keeps a policy at all: a node of an earlier release does not know what that is.
+    pub(crate) keeps_policy: bool,
+    /// The version of the policy that it decides by on its own.
+    pub(crate) policy: Option<Version>,
 }
 
 impl Facts {
@@ -57,6 +61,9 @@ impl Facts {
         }
         self.last_seen_ms = Some(at_ms);
         self.reported_at_ms = Some(at_ms);
+        self.policy = report.report.policy_version.map(Version::from);
+        let policy = |capability: &proto::v1::Capability| capability.name == proto::POLICY_CAPABILITY;
+        self.keeps_policy = report.report.capabilities.iter().any(policy);
         self.report = report.report.encode_to_vec().into();
         let slivers = report.report.slivers.iter().filter_map(|sliver| {
             Some(SliverFact {
@@ -136,6 +143,7 @@ pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked,
         &mut report.locked,
         &mut report.hostname,
         &mut report.restart_means,
+        &mut report.direct_address,
     ] {
         cut(text, MAX_TEXT);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proto::v1::{self, NodeReport, SliverActivity};
 use proto::{Scope, SiteName, SliceName};
 
-use super::{Fleet, Member};
+use super::{Fleet, Member, direct};
 use crate::error::Error;
 use crate::orders::{NodeIndex, NodeRef};
 use crate::store::NodeRecord;
@@ -66,6 +66,22 @@ impl Fleet {
             no_way_back: 0,
             no_way_back_names: Vec::new(),
         }
+    }
+
+    /// Nodes, also away, on which one of these slices (sorted) had a sliver last.
+    pub fn running(&self, slices: &[SliceName]) -> Vec<proto::NodeId> {
+        let state = self.lock();
+        let known = state
+            .nodes
+            .iter()
+            .zip(state.roster.iter().map(|(_, member)| member));
+        known
+            .filter(|(node, _)| {
+                let ours = |fact: &super::facts::SliverFact| slices.binary_search(&fact.slice).is_ok();
+                node.facts.slivers.iter().any(ours)
+            })
+            .map(|(_, member)| member.id)
+            .collect()
     }
 
     /// The slivers of a slice on attached nodes, as last reported.
@@ -133,6 +149,9 @@ impl Fleet {
             node.slivers = Some(u32::try_from(report.slivers.len()).unwrap_or(u32::MAX));
             node.load_one = report.load.map(|load| load.one);
             node.kernel = report.kernel;
+            node.policy_issued_at_ms = report.policy_issued_at_ms;
+            let from = now.slot.as_ref().map(|slot| slot.link.peer().address.ip());
+            node.direct_address = direct::address(&report.direct_address, from, &record.name);
             if !report.locked.is_empty() {
                 trouble.push(format!("locked: {}", report.locked));
             }

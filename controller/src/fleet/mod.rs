@@ -26,12 +26,14 @@ mod aim;
 mod approve;
 mod attach;
 mod carry_out;
+mod direct;
 mod epochs;
 mod facts;
 mod frames;
 mod look;
 mod order_view;
 mod plan;
+mod policies;
 mod press;
 mod recorder;
 mod roster;
@@ -91,6 +93,7 @@ pub struct Fleet {
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
+    policies: policies::Policies,
     items: mpsc::Sender<Item>,
     agreeing: approve::Agreeing,
     witnessing: witness::Witnessing,
@@ -151,6 +154,7 @@ impl Fleet {
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
+            policies: policies::Policies::default(),
             items,
             agreeing: approve::Agreeing::default(),
             witnessing: witness::Witnessing::default(),
@@ -162,6 +166,7 @@ impl Fleet {
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::retry(fleet.clone())),
             tokio::spawn(witness::run(fleet.clone())),
+            tokio::spawn(policies::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }

@@ -34,6 +34,8 @@ pub(crate) struct Slot {
 pub(crate) struct NodeNow {
     pub(crate) slot: Option<Slot>,
     pub(crate) facts: Facts,
+    /// The policy that was last written to its link, and when.
+    pub(crate) policy_sent: Option<(Version, i64)>,
 }
 
 /// An order that is not done.
@@ -137,6 +139,7 @@ impl State {
         self.nodes.push(NodeNow {
             slot: None,
             facts: Facts::known(record.boot_id, record.last_seen_ms),
+            policy_sent: None,
         });
         for open in self.book.values_mut() {
             if member.concerns(&open.record.scope, open.record.version) {
@@ -285,7 +288,9 @@ impl State {
             commands,
             link,
         };
-        let replaced = self.node_mut(index)?.slot.replace(slot);
+        let node = self.node_mut(index)?;
+        node.policy_sent = None;
+        let replaced = node.slot.replace(slot);
         Some(Owed {
             batch: frames.into(),
             verdicts,

@@ -241,7 +241,17 @@ impl Ca {
     ) -> Result<Issued, PkiError> {
         let identity = Identity::Daemon(id, DaemonRole::NodeManager);
         let names = vec![SanType::DnsName(ia5(name.as_str())?)];
-        self.issue(identity, names, ExtendedKeyUsagePurpose::ClientAuth, life, now)
+        let make = |source| PkiError::Make {
+            subject: identity.to_string(),
+            source,
+        };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        // It dials the controller, and people dial it.
+        let usage = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        self.certify(identity, &key, names, usage, life, now)
     }
 
     /// A certificate for the key that makes the controller's statements (crate `trust`), as long as the CA.

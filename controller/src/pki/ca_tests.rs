@@ -88,9 +88,11 @@ fn people_and_nodes_are_clients_for_their_time() {
         as_client(&ca, &issued.certificate, now() + life - Duration::minutes(1)).expect("its last minute");
         as_client(&ca, &issued.certificate, now() + life + Duration::minutes(1)).expect_err("too late");
         as_client(&ca, &issued.certificate, now() - Duration::hours(2)).expect_err("too early");
-        as_server(&ca, &issued.certificate, "node-1.example", now()).expect_err("a client's certificate");
         assert_eq!(issued.expires, now() + life);
     }
+    as_server(&ca, &person.certificate, "node-1.example", now()).expect_err("a client's certificate");
+    as_server(&ca, &daemon.certificate, "node-1.example", now()).expect("people dial nodes");
+    as_server(&ca, &daemon.certificate, "node-2.example", now()).expect_err("another node's name");
 }
 
 #[test]

@@ -137,6 +137,22 @@ impl Desk {
         )
     }
 
+    /// That somebody took along a kit.
+    pub(super) async fn note_kit(&self, caller: &Caller) {
+        let permit = Permit {
+            role: None,
+            rule: "what they may see".to_owned(),
+        };
+        self.audit(
+            Some(&caller.actor.name),
+            "export-kit",
+            &format!("person {}", caller.actor.name),
+            About::default(),
+            Ok(&permit),
+        )
+        .await;
+    }
+
     pub(super) fn note(
         &self,
         person: Option<&PersonName>,

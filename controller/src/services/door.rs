@@ -82,7 +82,9 @@ impl Reach {
             (Identity::Person(_), false) => Some(Reach::Everything),
             (Identity::Person(_), true) | (Identity::Invite(_), false) => Some(Reach::Enrol),
             (Identity::Invite(_), true)
-            | (Identity::Controller | Identity::Daemon(..) | Identity::Signer, _) => None,
+            | (Identity::Controller | Identity::Breakglass(_) | Identity::Daemon(..) | Identity::Signer, _) => {
+                None
+            }
         }
     }
 }

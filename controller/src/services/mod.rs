@@ -14,6 +14,7 @@ mod audit_service;
 mod caller;
 pub(crate) mod door;
 mod enrol;
+mod kits;
 mod nodes;
 mod orders;
 mod pages;
@@ -29,6 +30,7 @@ use proto::v1::access_server::AccessServer;
 use proto::v1::approvals_server::ApprovalsServer;
 use proto::v1::audit_server::AuditServer;
 use proto::v1::enrol_server::EnrolServer;
+use proto::v1::kits_server::KitsServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
 use proto::v1::people_server::PeopleServer;
@@ -90,6 +92,7 @@ pub(crate) async fn routes(
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
         .add_service(limited!(ApprovalsServer))
+        .add_service(limited!(KitsServer))
         .add_service(limited!(AuditServer))
         .add_service(limited!(AccessServer))
         .add_service(limited!(EnrolServer));

@@ -73,6 +73,19 @@ pub enum StoreError {
         /// Our newest.
         known: i64,
     },
+    /// Older than what it has handed out: somebody put an earlier copy in its place.
+    #[error(
+        "database {path} was put back to {found}, it had handed out versions up to {known}: an earlier copy would forget kills; run `redbutton-controller restore --in-place`, which begins a new incarnation and asks nodes what they hold",
+        path = path.display()
+    )]
+    RolledBack {
+        /// The database.
+        path: PathBuf,
+        /// What it says of itself.
+        found: proto::Version,
+        /// What the mark beside it says.
+        known: proto::Version,
+    },
     /// There is no database at that place.
     #[error("database {path} is not there: run redbutton-controller init first", path = path.display())]
     Missing {

@@ -21,9 +21,11 @@
 //! It does not decide who may do what (`authz`), nor whom an order reaches now (`fleet`).
 
 mod error;
+pub(crate) mod high_water;
 mod keys;
 pub mod merge;
 mod order_records;
+mod policies;
 mod proposals;
 mod records;
 mod sqlite;
@@ -40,6 +42,7 @@ pub use order_records::{
     Committed, HoldRecord, ImportedHold, NewOrder, OrderFilter, OrderKind, OrderProgress, OrderRecord,
     OrderState, Recorded, Release, ResultRecord, Wish,
 };
+pub use policies::{PolicyRecord, PolicyStore};
 pub use proposals::{Approval, ProposalRecord, ProposalStore, Proposed};
 pub use records::{
     About, AuditFilter, AuditPage, NewNode, NewPerson, NewSite, NewSlice, NodeRecord, NodeSeen,
@@ -56,7 +59,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: KeyStore + ProposalStore + Send + Sync + 'static {
+pub trait Store: KeyStore + PolicyStore + ProposalStore + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

@@ -408,7 +408,7 @@ pub(crate) fn obedient(command: &Command) -> Vec<Answer> {
         Some(Action::Release(_)) => Outcome::Released,
         Some(Action::Reboot(_) | Action::Halt(_)) => Outcome::Accepted,
         Some(Action::Witness(_)) => return Vec::new(),
-        Some(Action::Sync(_)) | None => Outcome::AlreadyDead,
+        _ => Outcome::AlreadyDead,
     };
     vec![answer(command, outcome, true)]
 }
@@ -487,6 +487,11 @@ impl Sim {
     pub(crate) fn reboot(&mut self) {
         self.hang_up();
         self.report.lock().expect("the report").boot_id = uuid::Uuid::new_v4().to_string();
+    }
+
+    /// Everything that it was told.
+    pub(crate) fn commands(&self) -> Vec<Command> {
+        self.told.borrow().clone()
     }
 
     /// Everything that it was told, without the syncs.

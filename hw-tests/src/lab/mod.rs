@@ -17,6 +17,7 @@ mod disk;
 pub mod fault;
 mod node;
 mod overlay;
+mod pod;
 pub mod power;
 mod spec;
 mod ssh;
@@ -34,6 +35,7 @@ use lab::net::{Net, Where};
 
 use crate::fleet::{Fleet, Place};
 pub use node::{Node, SSH_OPTIONS};
+use overlay::Outfit;
 pub use spec::{Shape, Spec};
 
 /// Where a console's record begins.
@@ -55,6 +57,7 @@ pub struct Lab {
     net: Arc<Net>,
     accel: Accel,
     key: PathBuf,
+    pod_keys: pod::PodKeys,
     folder: tempfile::TempDir,
 }
 
@@ -134,6 +137,7 @@ impl Lab {
             net,
             accel,
             key,
+            pod_keys: pod::PodKeys::random(),
             folder,
         })
     }
@@ -158,7 +162,12 @@ impl Lab {
         let bundle = self.fleet.enrol(&spec.name, &spec.site)?;
         let port = self.net.port(&spec.site, &spec.name)?;
         let public = std::fs::read_to_string(self.key.with_extension("pub"))?;
-        let node = Node::start(spec, self.folder.path(), &port, &bundle, &public, self.accel)?;
+        let outfit = Outfit {
+            bundle: &bundle,
+            public_key: &public,
+            pod_keys: &self.pod_keys,
+        };
+        let node = Node::start(spec, self.folder.path(), &port, &outfit, self.accel)?;
         self.nodes.push(node);
         Ok(self.nodes.len() - 1)
     }

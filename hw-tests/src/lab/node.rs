@@ -1,6 +1,6 @@
 //! One node: a guest, its console, and what our daemons need in it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,12 @@ use lab::console::{Console, Offset, Output, Shell};
 use lab::image;
 use lab::machine::{Accel, Boot, Config, Guest, Nic};
 use lab::net::Port;
+use proto::NodeId;
 
 use super::CAP;
 use super::disk::{Content, Store};
-use super::overlay::{join, overlay};
+use super::overlay::{Outfit, join, overlay};
+use super::pod;
 use super::spec::{Shape, Spec, append};
 
 /// What the last line of every boot says, on the console.
@@ -34,8 +36,10 @@ pub const SSH_OPTIONS: &[&str] = &[
 /// A running (or powered-off) node.
 pub struct Node {
     name: String,
+    id: NodeId,
     site: String,
     ip: Ipv4Addr,
+    ip6: Ipv6Addr,
     shape: Shape,
     console: Console,
     control: Console,
@@ -51,8 +55,7 @@ impl Node {
         spec: &Spec,
         folder: &Path,
         port: &Port,
-        bundle: &Path,
-        public_key: &str,
+        outfit: &Outfit<'_>,
         accel: Accel,
     ) -> Result<Self> {
         ensure!(
@@ -62,7 +65,7 @@ impl Node {
         );
         let image = image::find(spec.shape.kind())?;
         let initrd = folder.join(format!("{}.initrd", spec.name));
-        let overlay = overlay(spec, bundle, public_key)?;
+        let overlay = overlay(spec, outfit)?;
         join(&image.initrd(), &overlay, &initrd)?;
         let path = |what: &str| folder.join(format!("{}.{what}", spec.name));
         let mut disks = vec![match spec.shape {
@@ -99,8 +102,10 @@ impl Node {
         let control = Console::attach(&format!("{}-control", spec.name), &shell_socket, &control)?;
         Ok(Self {
             name: spec.name.clone(),
+            id: pod::node_of(outfit.bundle)?,
             site: spec.site.clone(),
             ip: port.ip,
+            ip6: port.ip6,
             shape: spec.shape,
             console,
             shell: Shell::new(&control),
@@ -127,6 +132,18 @@ impl Node {
     #[must_use]
     pub fn ip(&self) -> Ipv4Addr {
         self.ip
+    }
+
+    /// Its IPv6 address.
+    #[must_use]
+    pub fn ip6(&self) -> Ipv6Addr {
+        self.ip6
+    }
+
+    /// What it is enrolled as.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     /// Its console.

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 use lab::image::cpio::Archive;
 
+use super::pod::{self, PodKeys};
 use super::spec::{Shape, Spec};
 use crate::fleet::program;
 
@@ -43,7 +44,14 @@ fn stripped(name: &str) -> Result<Vec<u8>> {
     fs::read(&small).with_context(|| small.display().to_string())
 }
 
-pub(super) fn overlay(spec: &Spec, bundle: &Path, public_key: &str) -> Result<Vec<u8>> {
+/// What makes a node this one.
+pub(super) struct Outfit<'a> {
+    pub(super) bundle: &'a Path,
+    pub(super) public_key: &'a str,
+    pub(super) pod_keys: &'a PodKeys,
+}
+
+pub(super) fn overlay(spec: &Spec, outfit: &Outfit<'_>) -> Result<Vec<u8>> {
     let config = format!(
         "bundle = \"/etc/redbutton/nodemgr.bundle\"\nstate_dir = \"/var/lib/redbutton/nodemgr\"\nrestart = {:?}\nslivers_root = {:?}\n{}",
         spec.shape.restart(),
@@ -58,16 +66,31 @@ pub(super) fn overlay(spec: &Spec, bundle: &Path, public_key: &str) -> Result<Ve
     };
     archive.file(&at("usr/bin/lab-hog"), 0o755, stripped("lab-hog")?);
     archive.file(&at("etc/redbutton/nodemgr.toml"), 0o644, config.into_bytes());
-    archive.file(&at("etc/redbutton/nodemgr.bundle"), 0o600, fs::read(bundle)?);
-    archive.file(&at("root/.ssh/authorized_keys"), 0o600, public_key.as_bytes());
+    archive.file(
+        &at("etc/redbutton/nodemgr.bundle"),
+        0o600,
+        fs::read(outfit.bundle)?,
+    );
+    archive.file(
+        &at("root/.ssh/authorized_keys"),
+        0o600,
+        outfit.public_key.as_bytes(),
+    );
     match spec.shape {
         Shape::Small => {
             archive.file("usr/bin/redbutton-nodemgr", 0o755, stripped("redbutton-nodemgr")?);
             archive.file(
                 "etc/lab.services",
                 0o644,
-                "nodemgr /usr/bin/redbutton-nodemgr run\n",
+                format!("nodemgr /usr/bin/redbutton-nodemgr run\n{}", pod::command(spec)),
             );
+            archive.file(
+                "usr/bin/redbutton-pod-listener",
+                0o755,
+                stripped("redbutton-pod-listener")?,
+            );
+            let keys = outfit.pod_keys.file(pod::node_of(outfit.bundle)?);
+            archive.file("etc/redbutton/pod.toml", 0o600, keys);
         }
         Shape::Full => {
             // As an administrator installs it, at the first boot.

@@ -5,6 +5,7 @@
 mod faults;
 mod full;
 mod lives;
+mod pod;
 mod power;
 mod resident;
 mod wires;

@@ -129,7 +129,8 @@ async fn first_failure(dialer: &Dialer, mut door: Acceptor) -> Option<String> {
             LinkState::Connecting { .. } => Ok(()),
         };
     });
-    let serve = async {
+    let run = Box::pin(run);
+    let serve = Box::pin(async {
         while let Some(accepted) = door.accept().await {
             let link = link::attach(accepted, link::LinkConfig::default())
                 .await
@@ -139,7 +140,7 @@ async fn first_failure(dialer: &Dialer, mut door: Acceptor) -> Option<String> {
             let _ = client.report(proto::v1::ReportRequest {}).await;
             std::mem::forget(link);
         }
-    };
+    });
     let first = async {
         let first = seen.recv().await.expect("a state");
         stop.cancel();

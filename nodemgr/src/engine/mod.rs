@@ -18,6 +18,7 @@
 
 mod answers;
 mod core;
+mod direct;
 mod kills;
 mod lockfile;
 mod orders;
@@ -31,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use proto::{BootId, NodeId, v1};
-use tokio::sync::watch as signal;
+use tokio::sync::{broadcast, watch as signal};
 
 use self::core::Core;
 use self::kills::Kills;
@@ -49,8 +50,9 @@ use crate::prepare;
 use crate::restart::Restarter;
 
 pub(crate) use self::core::Subtree;
+pub(crate) use self::direct::Begun;
 pub use self::orders::Reply;
-pub(crate) use self::start::NotStarted;
+pub(crate) use self::start::{NotStarted, in_one_line};
 
 /// Why a node manager cannot start. Anything less is reported and lived with.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +115,8 @@ pub struct Node {
     kills: Kills,
     proofs: Mutex<Proofs>,
     changed: signal::Sender<u64>,
+    /// Second answers, for whoever pressed here.
+    second: broadcast::Sender<v1::Answer>,
     alive: signal::Sender<Instant>,
     wake: Wake,
     _only_one: DirLock,
@@ -127,6 +131,8 @@ impl std::fmt::Debug for Node {
 }
 
 const PROC: &str = "/proc";
+/// Second answers that a reader may be behind.
+const SECOND_ANSWERS: usize = 256;
 
 impl Node {
     /// Reads the state, makes what is there obey it, and only then returns: nothing may be adopted or started before
@@ -194,6 +200,7 @@ impl Node {
             kills,
             proofs: Mutex::default(),
             changed: signal::Sender::new(0),
+            second: broadcast::Sender::new(SECOND_ANSWERS),
             alive: signal::Sender::new(Instant::now()),
             wake,
             config,

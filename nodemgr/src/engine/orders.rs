@@ -34,7 +34,7 @@ impl From<Answer> for Reply {
 
 /// What an order is, when it comes to its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Suspend,
     Freeze,
     Release,
@@ -42,17 +42,17 @@ enum Kind {
 }
 
 /// An order whose state change is done.
-struct Work {
-    arrived: Instant,
-    answer: Answer,
-    kind: Kind,
-    slice: Option<SliceName>,
+pub(super) struct Work {
+    pub(super) arrived: Instant,
+    pub(super) answer: Answer,
+    pub(super) kind: Kind,
+    pub(super) slice: Option<SliceName>,
     /// Words for `detail` that are known already.
-    remarks: Vec<String>,
-    saved: Option<oneshot::Receiver<Saved>>,
-    jobs: Vec<oneshot::Receiver<Done>>,
-    subtrees: Vec<Arc<Subtree>>,
-    failed: bool,
+    pub(super) remarks: Vec<String>,
+    pub(super) saved: Option<oneshot::Receiver<Saved>>,
+    pub(super) jobs: Vec<oneshot::Receiver<Done>>,
+    pub(super) subtrees: Vec<Arc<Subtree>>,
+    pub(super) failed: bool,
 }
 
 /// Why a command is refused as a whole.
@@ -70,6 +70,8 @@ enum Refused {
     },
     #[error("{0} orders cannot be carried out on this node: {1}")]
     NoMeans(&'static str, String),
+    #[error("{0} is no order")]
+    NoOrder(&'static str),
 }
 
 enum Taken {
@@ -169,6 +171,8 @@ impl Node {
                 return self.restart(now, answer, &boot_id, Wish::Reboot);
             }
             Action::Halt(v1::Halt { boot_id }) => return self.restart(now, answer, &boot_id, Wish::Halt),
+            // The agent keeps it, and answers nothing.
+            Action::Policy(_) => return Err(Refused::NoOrder("policy")),
         };
         work.answer.holds.sort_unstable();
         self.touch();
@@ -187,7 +191,7 @@ impl Node {
         }
     }
 
-    fn begin_impose(self: &Arc<Self>, core: &mut Core, work: &mut Work) {
+    pub(super) fn begin_impose(self: &Arc<Self>, core: &mut Core, work: &mut Work) {
         work.subtrees = core.covered(work.slice.as_ref());
         for subtree in &work.subtrees {
             core.remember(subtree);
@@ -214,7 +218,7 @@ impl Node {
         }
     }
 
-    fn begin_release(self: &Arc<Self>, core: &mut Core, work: &mut Work, hold: &Hold) {
+    pub(super) fn begin_release(self: &Arc<Self>, core: &mut Core, work: &mut Work, hold: &Hold) {
         let lighter: Vec<_> = core
             .covered(hold.slice.as_ref())
             .into_iter()
@@ -305,7 +309,7 @@ impl Node {
     }
 
     /// Waits for the disk and for the last process, and says what became of it.
-    async fn finish(self: Arc<Self>, work: Work) -> Answer {
+    pub(super) async fn finish(self: Arc<Self>, work: Work) -> Answer {
         let Work {
             arrived,
             mut answer,

@@ -226,6 +226,8 @@ impl Node {
         open.retain_mut(|proof| match proof.due(now) {
             Some((answer, last)) => {
                 tracing::info!(order = answer.order, outcome = ?answer.outcome(), proven = answer.proven, "second answer");
+                // Nobody listening is fine.
+                let _ = self.second.send(answer.clone());
                 proofs.deliver(now, answer);
                 !last
             }

@@ -55,8 +55,7 @@ fn open(stage: &mut Stage) -> Result<Daemon> {
     );
     let state = stage.folder().join("centre");
     stage.write("controller.toml", &format!("state = {state:?}\n"), 0o644)?;
-    let init =
-        "redbutton-controller init --config controller.toml --name localhost --support alice --support bob --bundles";
+    let init = "redbutton-controller init --config controller.toml --name localhost --support alice --support bob --bundles";
     stage.run("root", init, 0)?;
     let mut controller = Daemon::start(
         stage,

@@ -10,6 +10,9 @@ const MAY_USE: &[(&str, Option<&[&str]>)] = &[
     ("redbutton-proto-codegen", Some(&[])),
     ("redbutton-authz", Some(&["redbutton-proto"])),
     ("redbutton-audit", Some(&["redbutton-proto"])),
+    ("redbutton-pod-wire", Some(&[])),
+    ("redbutton-pod-sender", Some(&["redbutton-pod-wire"])),
+    ("redbutton-pod-listener", Some(&["redbutton-pod-wire"])),
     ("redbutton-trust", Some(&["redbutton-proto"])),
     ("redbutton-link", Some(&["redbutton-proto", "redbutton-trust"])),
     (

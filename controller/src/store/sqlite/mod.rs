@@ -6,6 +6,7 @@
 //!   fault.rs   SQLite's errors by what the caller does about them
 //!   row.rs     between rows and checked types
 //!   people.rs places.rs nodes.rs keys.rs invites.rs orders.rs results.rs holds.rs audit.rs: the statements
+//!   policies.rs: what policy each site was given
 //!   key_store.rs: the part of the store about keys
 //!   crash.rs   dies on purpose, in debug builds, so that a test can look at what is left
 //! ```
@@ -24,7 +25,9 @@ mod open;
 mod orders;
 mod people;
 mod places;
+mod policies;
 mod proposals;
+mod recovery;
 mod results;
 mod row;
 mod tx;
@@ -34,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName};
+use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName, Version};
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
@@ -44,7 +47,7 @@ use self::tx::Tx;
 use super::{
     AuditFilter, AuditPage, Committed, HoldRecord, ImportedHold, NewNode, NewOrder, NewPerson, NewSite,
     NewSlice, NodeRecord, NodeSeen, NodeSelection, Note, OrderFilter, OrderRecord, Page, PageRequest,
-    PersonRecord, Recorded, ReportRecord, Result, ResultRecord, SiteRecord, SliceRecord, Store,
+    PersonRecord, Recorded, ReportRecord, Result, ResultRecord, SiteRecord, SliceRecord, Store, high_water,
 };
 
 /// The store in one SQLite file. Cheap to share behind an `Arc`.
@@ -107,7 +110,15 @@ impl Store for SqliteStore {
         read!(self, nodes::incarnation())
     }
     async fn reserve_epochs(&self, count: u64) -> Result<Range<u64>> {
-        write!(self, nodes::reserve_epochs(count))
+        let reserved = write!(self, nodes::reserve_epochs(count))?;
+        let mark = Version {
+            incarnation: self.incarnation().await?,
+            epoch: reserved.end.saturating_sub(1),
+        };
+        // Before anybody uses one: the database may be put back, the mark is not in it. Two short fsyncs for a
+        // thousand presses.
+        high_water::raise(&high_water::beside(&self.path), mark)?;
+        Ok(reserved)
     }
 
     async fn create_person(&self, person: &NewPerson, note: Note) -> Result<PersonRecord> {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use proto::{BootId, NodeId, NodeName};
+use proto::{BootId, NodeId, NodeName, Version};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -20,6 +20,37 @@ pub(super) async fn incarnation(conn: &mut SqliteConnection) -> Result<u64, Fail
         .fetch_one(conn)
         .await?;
     Ok(row::unsigned(&found, "incarnation")?)
+}
+
+/// The life of this database, and the highest epoch that it has handed out.
+pub(super) async fn handed_out(conn: &mut SqliteConnection) -> Result<Version, Fail> {
+    let found = sqlx::query("SELECT incarnation, reserved_epoch FROM meta")
+        .fetch_one(conn)
+        .await?;
+    Ok(Version {
+        incarnation: row::unsigned(&found, "incarnation")?,
+        epoch: row::unsigned(&found, "reserved_epoch")?,
+    })
+}
+
+/// Begins another life of the database, higher than `above` and than the one that it is in.
+pub(super) async fn begin_incarnation(
+    conn: &mut SqliteConnection,
+    above: u64,
+    note: impl FnOnce(Version) -> Note,
+) -> Result<u64, Fail> {
+    let now = handed_out(conn).await?;
+    let next = now.incarnation.max(above).saturating_add(1);
+    sqlx::query("UPDATE meta SET incarnation = ?")
+        .bind(row::signed(next))
+        .execute(&mut *conn)
+        .await?;
+    let version = Version {
+        incarnation: next,
+        epoch: now.epoch,
+    };
+    audit::append(conn, note(version)).await?;
+    Ok(next)
 }
 
 pub(super) async fn reserve_epochs(conn: &mut SqliteConnection, count: u64) -> Result<Range<u64>, Fail> {

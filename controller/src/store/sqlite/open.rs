@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::SqliteStore;
 use super::fault::{Fail, fault};
-use crate::store::{Result, StoreError};
+use crate::store::{Result, StoreError, high_water};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -76,7 +76,18 @@ impl SqliteStore {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600))
                 .map_err(|error| other(path, format!("mode cannot be set to 0600: {error}")))?;
         }
-        Self::connect(path).await
+        let store = Self::connect(path).await?;
+        if let Some(known) = high_water::read(&high_water::beside(path))? {
+            let found = store.handed_out().await?;
+            if found < known {
+                return Err(StoreError::RolledBack {
+                    path: path.to_owned(),
+                    found,
+                    known,
+                });
+            }
+        }
+        Ok(store)
     }
 
     async fn connect(path: &Path) -> Result<Self> {
