@@ -169,6 +169,10 @@ actions! {
     /// Read the audit: one entry, or with the fleet as target all of it.
     ReadAudit = "read-audit",
 
+    /// Bring another version of our own programs to the nodes.
+    RollOut = "roll-out",
+    /// Put programs onto the shelf; look at rollouts, pause, resume, abort them and take them back.
+    SteerRollout = "steer-rollout",
     /// Rotate the CA.
     RotateCa = "rotate-ca",
     /// Rotate the keys that nodes obey in a POD.

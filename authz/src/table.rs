@@ -3,7 +3,7 @@
 //! explaining both come from there, so that they cannot drift apart.
 //!
 //! Rows that DESIGN.md's table does not have, because it has nobody below support in them: `create-site` and
-//! `create-slice`. `see-person` and `see-site` are the contacts of its first row.
+//! `create-slice`, `roll-out` and `steer-rollout`. `see-person` and `see-site` are the contacts of its first row.
 
 use proto::{PersonName, Role, SiteName, SliceName};
 
@@ -135,6 +135,8 @@ pub(crate) fn row(action: Action, kind: Kind) -> Option<Row> {
         A::EnrolNode | A::RevokeNode | A::RekeyNode => line("enrol, revoke, re-key nodes",       Never,        Never,             SiteNodes,        All,       &[Node]),
         A::SetGateway => line("set a site's gateway",                                            Never,        Never,             SiteNodes,        All,       &[Site]),
         A::ReadAudit => line("read the audit",                                                   OwnActions,   SiteSlices,        SiteNodes,        All,       &[AuditEntry, Fleet]),
+        A::RollOut => line("roll out our own programs",                                          Never,        Never,             Never,            TwoPeople, &[Fleet]),
+        A::SteerRollout => line("steer rollouts",                                                Never,        Never,             Never,            All,       &[Fleet]),
         A::RotateCa => line("rotate the CA",                                                     Never,        Never,             Never,            TwoPeople, &[Fleet]),
         A::RotatePodKeys => line("rotate POD keys",                                              Never,        Never,             Never,            TwoPeople, &[Fleet]),
         A::Restore => line("restore a backup",                                                   Never,        Never,             Never,            TwoPeople, &[Fleet]),

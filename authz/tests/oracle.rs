@@ -6,7 +6,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proto::{PersonName, Role, SiteName, SliceName};
 
-const TWO_PEOPLE: [&str; 6] = [
+const TWO_PEOPLE: [&str; 7] = [
+    "roll-out",
     "rotate-ca",
     "rotate-pod-keys",
     "restore",
@@ -43,7 +44,7 @@ fn support(target: &Target) -> String {
         Target::AuditEntry { .. } => "read-audit".into(),
         Target::Fleet => format!(
             "see-usage see-flows set-node-caps set-traffic-policy {rules} see-ladder pause-ladder set-maintenance \
-             read-audit rotate-ca rotate-pod-keys restore stop-every-slice stop-every-node"
+             read-audit roll-out steer-rollout rotate-ca rotate-pod-keys restore stop-every-slice stop-every-node"
         ),
     }
 }

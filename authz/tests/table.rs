@@ -133,6 +133,7 @@ invite set-role                                       | person:dev+pi      |   -
 # not in DESIGN.md's table
 create-site                                           | site               |   -    -    -      |   -     -      |    -       -      |   +
 create-slice                                          | slice              |   -    -    -      |   -     -      |    -       -      |   +
+steer-rollout                                         | fleet              |   -    -    -      |   -     -      |    -       -      |   +
 
 # enrol, revoke, re-key nodes; site gateways
 enrol-node revoke-node rekey-node                     | node               |   -    -    -      |   -     -      |    +       -      |   +
@@ -148,7 +149,7 @@ read-audit                                            | entry:system       |   -
 read-audit                                            | fleet              |   -    -    -      |   -     -      |    -       -      |   +
 
 # two people
-rotate-ca rotate-pod-keys restore                     | fleet              |   -    -    -      |   -     -      |    -       -      |   2
+roll-out rotate-ca rotate-pod-keys restore            | fleet              |   -    -    -      |   -     -      |    -       -      |   2
 stop-every-slice stop-every-node                      | fleet              |   -    -    -      |   -     -      |    -       -      |   2
 issue-breakglass                                      | person:developer   |   -    -    -      |   -     -      |    -       -      |   2
 issue-breakglass                                      | person:pi          |   -    -    -      |   -     -      |    -       -      |   2

@@ -4,6 +4,7 @@
 mod direct;
 mod keys;
 mod press;
+mod rollout;
 mod values;
 
 use std::path::PathBuf;
@@ -12,13 +13,14 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use proto::{InviteId, OrderId, PersonName, ProposalId, SiteName, SliceName};
 
 pub(crate) use direct::with_port;
-pub use direct::{DirectTarget, KitCommand, KitExport};
+pub use direct::{BreakglassCommand, DirectTarget, KitCommand, KitExport};
 pub use keys::{InviteArgs, LoginArgs, RemoveArgs, RevokeKeysArgs};
 pub(crate) use press::reason;
 pub use press::{
     ApproveArgs, KillAll, NodeTarget, PressArgs, ReleaseNode, ReleaseSlice, SliceTarget, StopAll, StopNode,
     Waiting,
 };
+pub use rollout::{Program, RolloutCommand, StartRollout, SteerRollout};
 pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, WitnessArg, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
@@ -106,6 +108,9 @@ pub enum Command {
     Invite(InviteArgs),
     /// Who you are to the controller, and what you may do
     Whoami,
+    /// A long-lived certificate that is good at nodes alone, for the day on which the controller is gone
+    #[command(subcommand)]
+    Breakglass(BreakglassCommand),
     /// What to take along for the day on which the controller is gone
     #[command(subcommand)]
     Kit(KitCommand),
@@ -115,6 +120,9 @@ pub enum Command {
     /// People and their roles
     #[command(subcommand)]
     People(PeopleCommand),
+    /// Other versions of the node manager, brought to the nodes in waves
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// The audit trail: read, export, verify
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -2,14 +2,12 @@
 //! name, fsynced, then renamed, so that a crash leaves the old one or the new one, whole.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use proto::bundle::{Bundle, BundleError};
-
-/// Larger is no bundle: a few certificates and a key.
-const MAX_BYTES: u64 = 256 * 1024;
+use trust::PlaceError;
 
 /// Why the bundle cannot be used. Nothing here quotes the file: it holds a key.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +25,11 @@ pub(crate) enum BundleFileError {
     #[error("bundle {} is open to others (mode {mode:04o}): it holds your private key", path.display())]
     Open { path: PathBuf, mode: u32 },
     /// Not a bundle.
-    #[error("bundle {} is {bytes} bytes long, at most {MAX_BYTES} are allowed", path.display())]
-    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("bundle {} is longer than {} bytes", path.display(), Bundle::MAX_BYTES)]
+    TooLarge { path: PathBuf },
+    /// Whoever put it there can change whom we speak to.
+    #[error("bundle {} belongs to uid {uid}, not to you", path.display())]
+    Theirs { path: PathBuf, uid: u32 },
     /// Not a bundle.
     #[error("bundle {}", path.display())]
     Malformed { path: PathBuf, source: BundleError },
@@ -49,6 +50,20 @@ pub(crate) enum BundleFileError {
     InTheWay { path: PathBuf, what: String },
 }
 
+impl From<PlaceError> for BundleFileError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::Io { path, source } => Self::Read { path, source },
+            PlaceError::Kind { path, .. } => Self::NotAFile { path },
+            PlaceError::Owner { path, uid, .. } => Self::Theirs { path, uid },
+            PlaceError::Writable { path, mode } | PlaceError::Open { path, mode } => {
+                Self::Open { path, mode }
+            }
+            PlaceError::Large { path, .. } => Self::TooLarge { path },
+        }
+    }
+}
+
 impl BundleFileError {
     /// What to do about it.
     pub(crate) fn next(&self) -> String {
@@ -61,6 +76,7 @@ impl BundleFileError {
             Self::Read { .. } => "make it readable for you alone, or pass --bundle PATH".to_owned(),
             Self::NotAFile { .. } | Self::TooLarge { .. } => "pass --bundle PATH".to_owned(),
             Self::Open { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::Theirs { .. } => "pass --bundle PATH with one of your own".to_owned(),
             Self::Malformed { .. } => {
                 "ask support for an invite (redbutton invite NAME), then redbutton login FILE".to_owned()
             }
@@ -88,33 +104,7 @@ pub(crate) fn default_path(home: Option<&Path>) -> Result<PathBuf, BundleFileErr
 /// # Errors
 /// When it is missing, open to others, or no bundle.
 pub(crate) fn read(path: &Path) -> Result<Bundle, BundleFileError> {
-    let failed = |source| BundleFileError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    // The file that is open, not its path: nobody can change it between the look and the reading.
-    let facts = file.metadata().map_err(failed)?;
-    if !facts.is_file() {
-        return Err(BundleFileError::NotAFile {
-            path: path.to_owned(),
-        });
-    }
-    let mode = facts.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(BundleFileError::Open {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    if facts.len() > MAX_BYTES {
-        return Err(BundleFileError::TooLarge {
-            path: path.to_owned(),
-            bytes: facts.len(),
-        });
-    }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
+    let text = trust::read_private(path, Bundle::MAX_BYTES)?;
     Bundle::parse(&text).map_err(|source| BundleFileError::Malformed {
         path: path.to_owned(),
         source,
@@ -193,14 +183,7 @@ fn put(path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// Reads a small text that only its owner may read, if it is there.
 pub(crate) fn read_private(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    let file = File::open(path).ok()?;
-    let facts = file.metadata().ok()?;
-    if !facts.is_file() || facts.mode() & 0o077 != 0 {
-        return None;
-    }
-    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
-    Some(text)
+    trust::read_private(path, Bundle::MAX_BYTES).ok()
 }
 
 #[cfg(test)]
@@ -261,10 +244,7 @@ mod tests {
         let missing = read(&dir.path().join("absent")).expect_err("missing");
         assert!(missing.next().contains("ask support"), "{missing:?}");
         let (_dir, path) = written(0o600, &"x".repeat(300_000));
-        assert!(matches!(
-            read(&path),
-            Err(BundleFileError::TooLarge { bytes: 300_000, .. })
-        ));
+        assert!(matches!(read(&path), Err(BundleFileError::TooLarge { .. })));
     }
 
     #[test]

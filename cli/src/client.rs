@@ -214,6 +214,7 @@ services! {
     nodes: nodes_client::NodesClient,
     orders: orders_client::OrdersClient,
     people: people_client::PeopleClient,
+    rollouts: rollouts_client::RolloutsClient,
     sites: sites_client::SitesClient,
     slices: slices_client::SlicesClient,
 }

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod breakglass;
 mod direct;
 mod keys;
 mod kit;
@@ -11,6 +12,7 @@ mod order;
 mod people;
 mod press;
 mod restore;
+mod rollout;
 mod shell;
 mod site;
 mod slice;
@@ -92,6 +94,7 @@ fn dispatch(cli: Cli, out: Out) -> Result<Exit, Failure> {
         Command::Man { directory } => shell::man(&directory, out).map(|()| Exit::Done),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, out),
         Command::SignRestore { backup, out: file } => restore::sign(&backup, &file, &global, out),
+        Command::Breakglass(command) => breakglass::run(command, out),
         Command::Kit(KitCommand::Show) => kit::show(&global, out),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -137,10 +140,12 @@ async fn online(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Whoami => people::whoami(context).await,
         Command::Site(command) => site::run(command, context).await,
         Command::People(command) => people::run(command, context).await,
+        Command::Rollout(command) => rollout::run(command, context).await,
         Command::Audit(command) => audit::run(command, context).await,
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Login(_)
+        | Command::Breakglass(_)
         | Command::SignRestore { .. } => Ok(Exit::Done),
     }
 }

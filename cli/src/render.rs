@@ -9,6 +9,7 @@ pub(crate) mod kit;
 pub(crate) mod node;
 pub(crate) mod order;
 pub(crate) mod people;
+pub(crate) mod rollout;
 pub(crate) mod site;
 pub(crate) mod slice;
 

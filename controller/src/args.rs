@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Make a bundle for a person or a node; also while the controller serves.
     #[command(subcommand)]
     Issue(Issue),
+    /// Programs for nodes; also while the controller serves.
+    #[command(subcommand)]
+    Software(SoftwareCommand),
     /// Serve people and nodes.
     Serve(ServeArgs),
     /// Copy the database; also while the controller serves.
@@ -172,6 +175,30 @@ pub(crate) enum Issue {
         /// Days until it ends.
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
         days: Option<u16>,
+    },
+    /// For a person, good at nodes alone and for long: for the day on which this controller is gone.
+    Breakglass {
+        /// Who.
+        name: PersonName,
+        /// Days until it ends.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=365), value_name = "N")]
+        days: u16,
+        /// Where the bundle goes; nothing may stand there.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// As `redbutton breakglass request` wrote it: the key stays with its holder. Otherwise it is made here.
+        #[arg(long, value_name = "FILE")]
+        request: Option<PathBuf>,
+    },
+}
+
+/// Programs for nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SoftwareCommand {
+    /// Put a program onto the shelf; `redbutton rollout start` brings it to nodes.
+    Add {
+        /// A redbutton-nodemgr for some architecture.
+        file: PathBuf,
     },
 }
 

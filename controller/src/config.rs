@@ -9,6 +9,7 @@ use proto::{DAEMON_PORT, PEOPLE_PORT};
 use serde::{Deserialize, Deserializer};
 
 use crate::fleet::FleetConfig;
+use crate::rollout::Bounds;
 use crate::services::door::DoorConfig;
 
 /// Where the controller finds its things and what it listens on.
@@ -27,8 +28,34 @@ pub struct Config {
     pub nodes: Nodes,
     /// People's certificates.
     pub keys: Keys,
+    /// Bringing our own programs to nodes.
+    pub rollouts: RolloutBounds,
     /// What is logged.
     pub log: Log,
+}
+
+/// Bringing our own programs to nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutBounds {
+    /// For all nodes together.
+    pub bytes_per_second: u64,
+}
+
+impl Default for RolloutBounds {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 10_000_000,
+        }
+    }
+}
+
+impl RolloutBounds {
+    pub(crate) const fn bounds(&self) -> Bounds {
+        Bounds {
+            bytes_per_second: self.bytes_per_second,
+        }
+    }
 }
 
 /// A port.
@@ -123,6 +150,7 @@ impl Default for Config {
             daemons: Listener::daemons(),
             nodes: Nodes::default(),
             keys: Keys::default(),
+            rollouts: RolloutBounds::default(),
             log: Log::default(),
         }
     }
@@ -130,7 +158,10 @@ impl Default for Config {
 
 impl Listener {
     fn people() -> Self {
-        Self::at(PEOPLE_PORT)
+        Self {
+            max_handshakes: 4_096,
+            ..Self::at(PEOPLE_PORT)
+        }
     }
 
     fn daemons() -> Self {
@@ -159,6 +190,7 @@ impl Listener {
         let ListenConfig {
             backlog: _,
             max_handshakes,
+            max_turns: _,
             handshake_deadline,
             max_per_identity,
         } = ListenConfig::default();

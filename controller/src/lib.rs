@@ -20,14 +20,17 @@ pub mod config;
 mod crash;
 mod error;
 pub mod fleet;
+mod harden;
 pub mod orders;
 pub mod pki;
 pub mod policy;
 pub mod recovery;
+pub mod rollout;
 mod serve;
 mod services;
 pub mod store;
 
 pub use config::{Config, ConfigError};
 pub use error::{CODE_HEADER, Error};
+pub use harden::harden;
 pub use serve::{Handle, ServeError, serve};

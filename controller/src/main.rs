@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let done = start_log(&config).and_then(|()| {
+        controller::harden();
         let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
         runtime.block_on(run(cli.command, config))
     });
@@ -72,6 +73,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
             println!("{}", offline::backup(out, secrets, config.state).await?)
         }
         Command::Restore(args) => println!("{}", offline::restore(args, config.state).await?),
+        Command::Software(which) => println!("{}", offline::software(which, config.state).await?),
         Command::Serve(ServeArgs { ready_file, .. }) => serve(config, ready_file.as_deref()).await?,
     }
     Ok(())

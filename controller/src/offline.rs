@@ -1,15 +1,21 @@
-//! `init`, `invite`, `issue`, `backup`, `restore`: from arguments to wishes.
+//! `init`, `invite`, `issue`, `software`, `backup`, `restore`: from arguments to wishes.
 
 use std::path::PathBuf;
 
 use controller::admin::{
-    AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueNode, IssuePerson, IssuedBundle,
-    init as make, invite_person, issue_node, issue_person,
+    Added, AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueBreakglass, IssueNode,
+    IssuePerson, IssuedBundle, add_software, init as make, invite_person, issue_breakglass, issue_node,
+    issue_person,
 };
 use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, InviteArgs, Issue, RestoreArgs};
+use crate::args::{InitArgs, InviteArgs, Issue, RestoreArgs, SoftwareCommand};
+
+pub(crate) async fn software(which: SoftwareCommand, dir: PathBuf) -> Result<Added, AdminError> {
+    let SoftwareCommand::Add { file } = which;
+    add_software(&dir, file, OffsetDateTime::now_utc()).await
+}
 
 pub(crate) async fn init(args: InitArgs, dir: PathBuf) -> Result<Initialised, AdminError> {
     let InitArgs {
@@ -72,6 +78,24 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
                     out,
                     addresses: address,
                     life: life(days),
+                },
+                now,
+            )
+            .await
+        }
+        Issue::Breakglass {
+            name,
+            days,
+            out,
+            request,
+        } => {
+            issue_breakglass(
+                &IssueBreakglass {
+                    dir,
+                    name,
+                    out,
+                    life: Duration::days(days.into()),
+                    request,
                 },
                 now,
             )

@@ -2,11 +2,12 @@
 //! connections are cut, what was heard is recorded, the database is closed.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::{Acceptor, ServeConfig};
+use link::{Acceptor, ServeConfig, Workers};
 use proto::bundle::SecretPem;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -17,12 +18,17 @@ use crate::admin::{Addresses, AddressesError, files};
 use crate::fleet::{Fleet, now_ms};
 use crate::pki::{Ca, PkiError, SignerFileError, load_signer};
 use crate::recovery::{Lock, RecoveryError, finish_restore};
+use crate::rollout::Rollouts;
 use crate::services::door::{Door, Reach};
 use crate::services::{self, PeopleRoutes};
 use crate::store::{SqliteStore, Store, StoreError};
 
 /// Held by whatever serves.
 type Alive = mpsc::Sender<()>;
+
+/// Nice values of the threads that make handshakes: presses, and what they wait for, go first (ADR 0017).
+const PEOPLE_NICE: i32 = 5;
+const DAEMONS_NICE: i32 = 10;
 
 /// For links and calls to end after the ports have closed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,6 +45,9 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    /// Others can change the state directory.
+    #[error("state directory")]
+    Place(#[from] trust::PlaceError),
     /// Certificate or key.
     #[error("{dir}: controller's certificate and key", dir = dir.display())]
     Tls {
@@ -51,15 +60,18 @@ pub enum ServeError {
     /// The key that makes statements.
     #[error("the controller's signer")]
     Signer(#[from] SignerFileError),
-    /// The CA's certificate.
-    #[error("the controller's CA")]
-    Roots(#[from] trust::RootsError),
     /// Another controller serves from it, or a restore could not be finished.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// The CA's certificate.
+    #[error("the controller's CA")]
+    Roots(#[from] trust::RootsError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Threads for the handshakes.
+    #[error("no threads for handshakes")]
+    Threads(#[source] std::io::Error),
     /// A port.
     #[error(transparent)]
     Listen(#[from] link::ListenError),
@@ -102,6 +114,7 @@ fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
 /// When the state directory is not complete, the database cannot be used, or a port is taken.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle, ServeError> {
     let dir = &config.state;
+    trust::own_directory(dir)?;
     let lock = Lock::take(dir)?;
     finish_restore(dir, &lock)?;
     let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
@@ -120,7 +133,18 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
-    let (fleet, fleet_tasks) = Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    let (fleet, mut fleet_tasks) =
+        Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+    let (rollouts, rollouts_task) = Rollouts::start(
+        fleet.clone(),
+        store.clone(),
+        dir,
+        config.rollouts.bounds(),
+        recording.clone(),
+    )
+    .await?;
+    fleet.set_rollouts(&rollouts);
+    fleet_tasks.push(rollouts_task);
     fleet.policies().trust(ca.clone());
     fleet.trust_roots(trust::Roots::from_pem(&ca)?);
     // What was approved before a crash is carried out before anybody can ask about it.
@@ -128,10 +152,23 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     let ca = Ca::load(ca, &SecretPem::new(read(dir, files::CA_KEY)?))?;
     let controllers = Addresses::load(dir)?.people;
     let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
-    let (routes, health) = services::routes(fleet.clone(), door.clone()).await?;
+    let (routes, health) = services::routes(fleet.clone(), door.clone(), rollouts).await?;
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
-    let people = Acceptor::bind(config.people.listen, for_people, config.people.bounds())?;
-    let daemons = Acceptor::bind(config.daemons.listen, tls, config.daemons.bounds())?;
+    // Two, so that a person who dials stands behind no daemon.
+    let workers = |name, threads, nice| Workers::start(name, threads, nice).map_err(ServeError::Threads);
+    let people = Acceptor::bind_on(
+        workers("people", 1, PEOPLE_NICE)?,
+        config.people.listen,
+        for_people,
+        config.people.bounds(),
+    )?;
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let daemons = Acceptor::bind_on(
+        workers("daemons", threads, DAEMONS_NICE)?,
+        config.daemons.listen,
+        tls,
+        config.daemons.bounds(),
+    )?;
     let handle = Handle {
         people_addr: people.local_addr(),
         daemons_addr: daemons.local_addr(),

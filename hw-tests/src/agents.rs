@@ -43,6 +43,7 @@ struct State {
     commands: AtomicU64,
     attached: AtomicBool,
     failures: AtomicU64,
+    last_failure: Mutex<String>,
     reboot: Notify,
 }
 
@@ -59,6 +60,7 @@ impl Agent {
             commands: AtomicU64::new(0),
             attached: AtomicBool::new(false),
             failures: AtomicU64::new(0),
+            last_failure: Mutex::default(),
             reboot: Notify::new(),
         }))
     }
@@ -91,6 +93,12 @@ impl Agent {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.0.failures.load(Ordering::Relaxed)
+    }
+
+    /// What the last of them said; empty when there was none.
+    #[must_use]
+    pub fn last_failure(&self) -> String {
+        held(&self.0.last_failure).clone()
     }
 
     /// Whether its link is up, as it sees it.
@@ -203,8 +211,9 @@ impl Agent {
                 self.0.attached.store(attached, Ordering::Relaxed);
                 match state {
                     LinkState::Attached { .. } => on_attached(),
-                    LinkState::BackingOff { .. } => {
+                    LinkState::BackingOff { error, .. } => {
                         self.0.failures.fetch_add(1, Ordering::Relaxed);
+                        *held(&self.0.last_failure) = error;
                     }
                     LinkState::Connecting { .. } => {}
                 }
@@ -228,6 +237,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[tonic::async_trait]
 impl Slivers for Agent {
+    async fn merge(&self, _: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
+        Err(Status::unimplemented(
+            "an agent that keeps nothing has nothing to tell",
+        ))
+    }
+
     type ObeyStream = Reply<v1::Answer>;
     type WatchStream = Reply<v1::NodeReport>;
     type JournalStream = Reply<v1::JournalLines>;
@@ -343,6 +358,23 @@ pub async fn enrol(
     Ok(bundles)
 }
 
+/// An agent for each bundle, in order, with all that can be done before it dials. `config` is asked by its place.
+///
+/// # Errors
+/// When a bundle is unusable.
+pub fn prepare(bundles: &[Bundle], config: impl Fn(usize) -> DialConfig) -> Result<Vec<(Agent, Dialer)>> {
+    let one = |(place, bundle): (usize, &Bundle)| {
+        let proto::Identity::Daemon(node, _) = bundle.identity()? else {
+            anyhow::bail!("not a daemon's bundle")
+        };
+        Ok((
+            Agent::new(node, &bundle.name),
+            Dialer::new(bundle, config(place))?,
+        ))
+    };
+    bundles.iter().enumerate().map(one).collect()
+}
+
 /// Agents that live until their end is cancelled.
 pub struct Crowd {
     /// One for each bundle, in order.
@@ -361,16 +393,18 @@ impl Crowd {
         config: DialConfig,
         end: &CancellationToken,
     ) -> Result<Self> {
+        let ready = prepare(bundles, |_| config)?;
+        Ok(Self::launch(ready, dials, end))
+    }
+
+    /// Starts agents that [`prepare`] made; at most `dials` of them dial for the first time at once.
+    #[must_use]
+    pub fn launch(ready: Vec<(Agent, Dialer)>, dials: usize, end: &CancellationToken) -> Self {
         let dials = Arc::new(Semaphore::new(dials));
         let attached = Arc::new(Semaphore::new(0));
-        let mut agents = Vec::new();
-        for bundle in bundles {
-            let proto::Identity::Daemon(node, _) = bundle.identity()? else {
-                anyhow::bail!("not a daemon's bundle")
-            };
-            let agent = Agent::new(node, &bundle.name);
+        let mut agents = Vec::with_capacity(ready.len());
+        for (agent, dialer) in ready {
             agents.push(agent.clone());
-            let dialer = Dialer::new(bundle, config)?;
             let (dials, attached, end) = (dials.clone(), attached.clone(), end.clone());
             drop(tokio::spawn(async move {
                 let waiting = Mutex::new(dials.acquire_owned().await.ok());
@@ -382,7 +416,7 @@ impl Crowd {
                 agent.live(dialer, end, on_attached).await;
             }));
         }
-        Ok(Self { agents, attached })
+        Self { agents, attached }
     }
 
     /// Waits until each has been attached once.

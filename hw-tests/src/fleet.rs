@@ -8,6 +8,7 @@
 mod node;
 mod place;
 mod process;
+mod supervisor;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -18,6 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub use node::Node;
 pub use place::Place;
 pub use process::Daemon;
+pub use supervisor::Supervisor;
 
 /// How long any single wait may take.
 pub const CAP: Duration = Duration::from_secs(30);
@@ -30,6 +32,7 @@ pub struct Fleet {
     /// Environment of the next controller: crash points.
     crash_at: Option<String>,
     nodes: Vec<Node>,
+    programs: std::collections::BTreeMap<&'static str, PathBuf>,
 }
 
 /// Why the tests of this machine cannot make a fleet; `None` when they can. Print it after `skipped: `.
@@ -109,12 +112,25 @@ impl Fleet {
     /// # Errors
     /// When a step fails; the text has the program's own words.
     pub fn start_at(place: Place, more: &str) -> Result<Self> {
+        Self::start_of(place, more, std::collections::BTreeMap::new())
+    }
+
+    /// The same with programs of another build where they are named.
+    ///
+    /// # Errors
+    /// When a step fails; the text has the program's own words.
+    pub fn start_of(
+        place: Place,
+        more: &str,
+        programs: std::collections::BTreeMap<&'static str, PathBuf>,
+    ) -> Result<Self> {
         let mut fleet = Self {
             folder: tempfile::Builder::new().prefix("redbutton-fleet-").tempdir()?,
             place,
             controller: None,
             crash_at: None,
             nodes: Vec::new(),
+            programs,
         };
         let (people, daemons) = (fleet.people(), fleet.daemons());
         fleet.admin(&[
@@ -181,7 +197,7 @@ impl Fleet {
     /// # Errors
     /// When it does not.
     pub fn start_controller(&mut self) -> Result<()> {
-        let mut command = Command::new(program("redbutton-controller")?);
+        let mut command = Command::new(self.program("redbutton-controller")?);
         command
             .arg("serve")
             .arg("--config")
@@ -212,6 +228,14 @@ impl Fleet {
         self.controller.as_ref().map(Daemon::tail).unwrap_or_default()
     }
 
+    /// Ends the controller as its service manager would.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn stop_controller(&mut self) -> Result<()> {
+        self.controller.take().map_or(Ok(()), Daemon::stop)
+    }
+
     /// Ends the controller by SIGKILL.
     pub fn kill_controller(&mut self) {
         self.controller = None;
@@ -227,7 +251,7 @@ impl Fleet {
     /// # Errors
     /// When it fails; the text has its own words.
     pub fn admin(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(program("redbutton-controller")?);
+        let mut command = Command::new(self.program("redbutton-controller")?);
         let output = self.place.inside(|| command.args(arguments).output())??;
         succeeded("redbutton-controller", arguments, &output)
     }
@@ -237,7 +261,7 @@ impl Fleet {
     /// # Errors
     /// When the program cannot be run.
     pub fn redbutton(&self, person: &str, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(program("redbutton")?);
+        let mut command = Command::new(self.program("redbutton")?);
         command
             .env("REDBUTTON_BUNDLE", self.bundle(person))
             .args(arguments)
@@ -339,12 +363,42 @@ impl Fleet {
     /// When a step fails.
     pub fn node(&mut self, name: &str, site: &str, more: &str) -> Result<usize> {
         let bundle = self.enrol(name, site)?;
-        let node = Node::new(name, &mount()?, self.folder.path(), &bundle, more)?;
+        let mut node = Node::new(name, &mount()?, self.folder.path(), &bundle, more)?;
+        if let Some(path) = self.programs.get("redbutton-nodemgr") {
+            node.use_program(path.clone());
+        }
         self.nodes.push(node);
         let index = self.nodes.len() - 1;
         self.nodes[index].start()?;
         self.attached(name)?;
         Ok(index)
+    }
+
+    /// The same under a supervisor that starts its node manager again whenever it ends, so that a rollout may change it.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn supervised_node(&mut self, name: &str, site: &str) -> Result<usize> {
+        let bundle = self.enrol(name, site)?;
+        let more = "updates = \"on\"\n";
+        let node = Node::new(name, &mount()?, self.folder.path(), &bundle, more)?;
+        self.nodes.push(node);
+        let index = self.nodes.len() - 1;
+        self.nodes[index].supervise()?;
+        self.attached(name)?;
+        Ok(index)
+    }
+
+    /// Programs of another build instead of the workspace's own: the controller's, the nodes' or the people's.
+    pub fn use_program(&mut self, name: &'static str, path: PathBuf) {
+        self.programs.insert(name, path);
+    }
+
+    fn program(&self, name: &'static str) -> Result<PathBuf> {
+        match self.programs.get(name) {
+            Some(path) => Ok(path.clone()),
+            None => program(name),
+        }
     }
 
     /// Where its daemons log.

@@ -8,6 +8,7 @@
 //! - [`incident`] replays the incidents of PDN-03-015 on them;
 //! - [`sleepers`] are processes to be killed, by the thousand;
 //! - [`ssh`] is the peer that people use today;
+//! - [`previous`] finds the programs of the release before;
 //! - [`measure`] reads clocks and memory of other processes, and makes percentiles.
 //!
 //! Nothing depends on this package. Its tests need root and a cgroup2 mount and say so when they skip.
@@ -17,6 +18,7 @@ pub mod fleet;
 pub mod incident;
 pub mod lab;
 pub mod measure;
+pub mod previous;
 pub mod resident;
 pub mod sleepers;
 pub mod ssh;

@@ -414,3 +414,120 @@ fn a_kit_finds_the_node_without_an_address() -> Result<()> {
     assert!(words(&wrong).contains("passphrase is wrong"), "{}", words(&wrong));
     Ok(())
 }
+
+/// Days ago, for a certificate that has ended.
+fn ended_bundle(scene: &Scene, person: &str) -> Result<String> {
+    use controller::admin::{IssuePerson, issue_person};
+    use time::{Duration, OffsetDateTime};
+    let out = scene.fleet.path(&format!("{person}.ended"));
+    let wish = IssuePerson {
+        dir: scene.fleet.state(),
+        name: person.parse()?,
+        out: out.clone(),
+        addresses: Vec::new(),
+        life: Some(Duration::days(1)),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(issue_person(&wish, OffsetDateTime::now_utc() - Duration::days(3)))?;
+    Ok(out.display().to_string())
+}
+
+#[test]
+fn a_breakglass_certificate_works_at_nodes_and_nowhere_else_and_is_revoked_like_any_other() -> Result<()> {
+    let Some(mut scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let bundle = scene.fleet.path("paula.breakglass").display().to_string();
+    let certificate = scene.fleet.path("paula.certificate").display().to_string();
+    let state = scene.fleet.state().display().to_string();
+    scene
+        .fleet
+        .ask("paula", &["breakglass", "request", "--out", &bundle])?;
+    let request = format!("{bundle}.request");
+    scene.fleet.admin(&[
+        "issue",
+        "breakglass",
+        "paula",
+        "--days",
+        "90",
+        "--request",
+        &request,
+        "--state",
+        &state,
+        "--out",
+        &certificate,
+    ])?;
+    assert!(
+        !std::fs::read_to_string(&certificate)?.contains("PRIVATE"),
+        "the key stayed with its holder"
+    );
+    scene
+        .fleet
+        .ask("paula", &["breakglass", "accept", &certificate, "--out", &bundle])?;
+    let ended = ended_bundle(&scene, "paula")?;
+    let with = |scene: &Scene, bundle: &str, arguments: &[&str]| -> Result<Output> {
+        scene
+            .fleet
+            .redbutton("paula", &[&["--bundle", bundle], arguments].concat())
+    };
+    let at = scene.at.clone();
+    let direct = ["--direct", at.as_str()];
+
+    // The controller does not know such people, and the program says so before it dials.
+    let refused = with(&scene, &bundle, &["whoami"])?;
+    assert_eq!(refused.status.code(), Some(64), "{}", words(&refused));
+    assert!(
+        words(&refused).contains("the controller does not"),
+        "{}",
+        words(&refused)
+    );
+    let text = std::fs::read_to_string(&bundle)?;
+    let liar = scene.fleet.path("paula.liar");
+    std::fs::copy(&bundle, &liar)?;
+    std::fs::write(
+        &liar,
+        text.replacen("redbutton://breakglass/paula", "redbutton://person/paula", 1),
+    )?;
+    let refused = with(&scene, &liar.display().to_string(), &["--timeout", "3", "whoami"])?;
+    assert_ne!(
+        refused.status.code(),
+        Some(0),
+        "the controller let it in: {}",
+        words(&refused)
+    );
+
+    scene.fleet.kill_controller();
+    // Her day-long certificate has ended, and nobody renews it: the words name the way out.
+    let late = with(&scene, &ended, &[&direct[..], &["whoami"]].concat())?;
+    assert_eq!(late.status.code(), Some(4), "{}", words(&late));
+    let said = words(&late);
+    assert!(
+        said.contains("your certificate has expired") && said.contains("breakglass"),
+        "{said}"
+    );
+    let kill = ["slice", "kill", "princeton_codeen", "--reason", "x"];
+    let killed = with(&scene, &bundle, &[&direct[..], &kill].concat())?;
+    assert_eq!(killed.status.code(), Some(0), "{}", words(&killed));
+    assert_eq!(scene.alive("princeton_codeen"), 0);
+    // It carries a name, no role: what it may do is what paula may.
+    let kill = ["slice", "kill", "mit_chord", "--reason", "x"];
+    let refused = with(&scene, &bundle, &[&direct[..], &kill].concat())?;
+    assert_eq!(refused.status.code(), Some(5), "{}", words(&refused));
+    let output = scene.direct("alice", &["--json", "audit", "log"])?;
+    assert!(
+        words(&output).contains("breakglass certificate"),
+        "{}",
+        words(&output)
+    );
+
+    // Back again: it is listed and revoked like any other key.
+    scene.fleet.start_controller()?;
+    scene.fleet.attached("planet1")?;
+    scene.fleet.ask("alice", &["people", "revoke-keys", "paula"])?;
+    wait_for("the door to refuse the revoked key", || {
+        let output = with(&scene, &bundle, &[&direct[..], &["whoami"]].concat()).ok()?;
+        words(&output).contains("was revoked").then_some(())
+    })
+}

@@ -15,7 +15,7 @@ mod error;
 mod target;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -55,17 +55,22 @@ pub struct DialConfig {
     pub backoff: Backoff,
     /// What the controller may do on the link.
     pub serve: ServeConfig,
+    /// Own address to dial from; the kernel chooses when there is none. Controllers of the other family are then not
+    /// reachable.
+    pub source: Option<IpAddr>,
 }
 
 impl Default for DialConfig {
     fn default() -> Self {
         Self {
             connect_deadline: Duration::from_secs(10),
-            handshake_deadline: Duration::from_secs(10),
+            // When all come up at once the controller may take a while to get to us: it gives nobody up half way.
+            handshake_deadline: Duration::from_secs(20),
             attach_deadline: Duration::from_secs(30),
             settled_after: Duration::from_secs(10),
             backoff: Backoff::default(),
             serve: ServeConfig::default(),
+            source: None,
         }
     }
 }
@@ -327,6 +332,7 @@ impl Dialer {
             connect_deadline,
             handshake_deadline,
             attach_deadline,
+            source,
             ..
         } = self.config;
 
@@ -335,7 +341,7 @@ impl Dialer {
             address,
             source,
         };
-        let stream = timeout(connect_deadline, TcpStream::connect(address))
+        let stream = timeout(connect_deadline, socket::connect(source, address))
             .await
             .map_err(late("connecting", connect_deadline))?
             .map_err(connect)?;

@@ -29,7 +29,10 @@ mod peer;
 mod registry;
 mod serve;
 mod socket;
+mod sys;
 mod tls;
+mod turns;
+mod workers;
 
 pub use attach::{AttachError, Ended, Link, LinkBody, LinkConfig, attach};
 pub use backoff::Backoff;
@@ -43,3 +46,4 @@ pub use registry::{Cut, Generation, Registry};
 pub use serve::{ServeConfig, ServeError, serve, serve_accepted};
 pub use tls::{TlsError, client_config, server_config};
 pub use trust::{CertificateError, identity_of};
+pub use workers::Workers;

@@ -1,17 +1,17 @@
 //! The front door: accepts, makes the TLS handshake under bounds, and hands over authenticated streams.
 //!
 //! ```text
-//! accept ─▶ table of handshakes (bounded; a flood evicts itself) ─▶ TLS, deadline ─▶ identity ─▶ channel ─▶ Accepted
+//! accept ─▶ table (bounded; a flood evicts itself) ─▶ first bytes ─▶ turn ─▶ TLS, deadline ─▶ identity ─▶ Accepted
+//!           └──────── costs a socket and a kilobyte ────────┘           └─ on `Workers` if there are ─┘
 //! ```
-//! - A newcomer is never refused; `handshakes.rs` says who goes for it. The loop yields after each connection, so
-//!   that handshakes that can go on do so before the next one comes in: what cannot be served waits in the kernel's
-//!   backlog and not in memory.
+//! - A newcomer is never refused; `handshakes.rs` says who goes for it when the table is full, `turns.rs` whose
+//!   handshake is worked on. Waiting for a turn does not count against the peer: we are slow then.
+//! - The TLS is made by the runtime that the listener is bound in, or by [`Workers`], which stand back for others.
 //! - `accept` never ends the loop. Without descriptors (EMFILE) a handshake is evicted or, when there is none, one
 //!   connection is taken with a spare descriptor and closed, so that it learns at once; then a short pause.
 //! - What strangers do is counted, not logged above `debug`: a flood must not fill the journal.
 //!
-//! Size of the table: handshakes per second × round trip of a peer; 512 carry 1,500 a second over 300 ms. A listener
-//! whose peers all come in one second from one address (a benchmark) wants as many as there are peers.
+//! Turns: handshakes per second × round trip of a peer; 1,024 carry 3,400 a second over 300 ms, at some 30 KiB each.
 
 use std::fs::File;
 use std::io;
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -28,9 +29,11 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::counts::{Counters, Counts, count};
-use crate::handshakes::{Handshakes, Ticket};
+use crate::handshakes::{Handshakes, Source, Ticket};
 use crate::identities::{Identities, Permit};
-use crate::{Peer, socket, tls};
+use crate::turns::{Turn, Turns};
+use crate::workers::Workers;
+use crate::{Peer, socket, sys, tls};
 
 /// Authenticated connections that wait for the caller.
 const READY: usize = 1024;
@@ -40,14 +43,22 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 /// At most one warning in this time, however often `accept` fails.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
+/// A turn may be over after this, where it is wanted: time enough to answer from anywhere on earth.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Bounds of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenConfig {
     /// Connections that the kernel keeps until they are accepted.
     pub backlog: i32,
-    /// Handshakes in progress: everybody who is connected and has not proven who they are.
+    /// Everybody who is connected and has not proven who they are. At most half of the descriptors that this
+    /// process may have.
     pub max_handshakes: usize,
-    /// From `accept` to the end of the handshake.
+    /// Of these, whose handshake is worked on; the others wait for their turn.
+    pub max_turns: usize,
+    /// From `accept` to the first bytes, and from the turn to the end of the handshake.
     pub handshake_deadline: Duration,
     /// Established connections of one identity; one more cuts the oldest.
     pub max_per_identity: usize,
@@ -57,7 +68,8 @@ impl Default for ListenConfig {
     fn default() -> Self {
         Self {
             backlog: 4096,
-            max_handshakes: 512,
+            max_handshakes: 16_384,
+            max_turns: 1_024,
             handshake_deadline: Duration::from_secs(5),
             max_per_identity: 64,
         }
@@ -86,6 +98,7 @@ struct Shared {
     config: ListenConfig,
     counters: Counters,
     handshakes: Mutex<Handshakes<CancellationToken>>,
+    turns: Turns,
     identities: Identities,
     stop: CancellationToken,
 }
@@ -141,10 +154,11 @@ pub struct Acceptor {
     address: SocketAddr,
     shared: Arc<Shared>,
     _stop: DropGuard,
+    _workers: Option<Workers>,
 }
 
 impl Acceptor {
-    /// Listens; must be called inside a tokio runtime. Port 0 takes a free one.
+    /// Listens; must be called inside a tokio runtime, which makes the handshakes as well. Port 0 takes a free one.
     ///
     /// # Errors
     /// When the address cannot be bound.
@@ -152,6 +166,28 @@ impl Acceptor {
         address: SocketAddr,
         tls: Arc<ServerConfig>,
         config: ListenConfig,
+    ) -> Result<Self, ListenError> {
+        Self::listen(address, tls, config, None)
+    }
+
+    /// The same with the handshakes made by `workers`.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn bind_on(
+        workers: Workers,
+        address: SocketAddr,
+        tls: Arc<ServerConfig>,
+        config: ListenConfig,
+    ) -> Result<Self, ListenError> {
+        Self::listen(address, tls, config, Some(workers))
+    }
+
+    fn listen(
+        address: SocketAddr,
+        tls: Arc<ServerConfig>,
+        config: ListenConfig,
+        workers: Option<Workers>,
     ) -> Result<Self, ListenError> {
         let bind = |source| ListenError::Bind { address, source };
         let listener = socket::listen(address, config.backlog)
@@ -163,7 +199,8 @@ impl Acceptor {
         let shared = Arc::new(Shared {
             config,
             counters: Counters::default(),
-            handshakes: Mutex::new(Handshakes::new(config.max_handshakes)),
+            handshakes: Mutex::new(Handshakes::new(config.max_handshakes.min(sys::descriptors() / 2))),
+            turns: Turns::new(config.max_turns),
             identities: Identities::new(config.max_per_identity),
             stop: stop.clone(),
         });
@@ -171,6 +208,7 @@ impl Acceptor {
         let door = Door {
             listener,
             tls: tls.into(),
+            workers: workers.as_ref().map_or_else(Handle::current, Workers::handle),
             shared: shared.clone(),
             ready: sender,
             spare: Some(spare),
@@ -182,6 +220,7 @@ impl Acceptor {
             address,
             shared,
             _stop: stop.drop_guard(),
+            _workers: workers,
         })
     }
 
@@ -211,6 +250,8 @@ fn open_spare() -> io::Result<File> {
 struct Door {
     listener: TcpListener,
     tls: TlsAcceptor,
+    /// Who makes the handshakes.
+    workers: Handle,
     shared: Arc<Shared>,
     ready: mpsc::Sender<Accepted>,
     /// Given up for a moment when there is no other descriptor.
@@ -242,19 +283,21 @@ impl Door {
     fn admit(&self, stream: TcpStream, address: SocketAddr) {
         count(&self.shared.counters.accepted);
         let token = self.shared.stop.child_token();
-        let (ticket, evicted) = self.shared.handshakes().admit(address.ip().into(), token.clone());
+        let source = address.ip().into();
+        let (ticket, evicted) = self.shared.handshakes().admit(source, token.clone());
         self.shared.evict(evicted);
         let handshake = Handshake {
             shared: self.shared.clone(),
             ticket,
             token,
         };
-        drop(tokio::spawn(handshake.run(
-            self.tls.clone(),
-            stream,
-            address,
-            self.ready.clone(),
-        )));
+        let (tls, workers, ready) = (self.tls.clone(), self.workers.clone(), self.ready.clone());
+        drop(tokio::spawn(async move {
+            if let Some(turn) = handshake.wait(&stream, source).await {
+                // Only now, so that whoever waits costs little.
+                drop(workers.spawn(handshake.run(turn, tls, stream, address, ready)));
+            }
+        }));
     }
 
     /// Makes room after an error of `accept`; says whether a pause is due.
@@ -302,24 +345,64 @@ impl Drop for Handshake {
 }
 
 impl Handshake {
+    /// Until its first bytes are there and its turn has come. `None`: it is over.
+    async fn wait(&self, stream: &TcpStream, source: Source) -> Option<Turn> {
+        let counters = &self.shared.counters;
+        let turn = async {
+            match tokio::time::timeout(self.shared.config.handshake_deadline, stream.readable()).await {
+                Ok(Ok(())) => self.shared.turns.turn(source).await,
+                Ok(Err(_)) => {
+                    count(&counters.failed);
+                    None
+                }
+                Err(_) => {
+                    count(&counters.timed_out);
+                    tracing::debug!("silent peer cut at its deadline");
+                    socket::reset_on_close(stream);
+                    None
+                }
+            }
+        };
+        let turn = self.token.run_until_cancelled(turn).await;
+        if turn.is_none() {
+            // Evicted, counted by who did it; or the listener is gone.
+            socket::reset_on_close(stream);
+        }
+        turn.flatten()
+    }
+
     async fn run(
         self,
+        turn: Turn,
         tls: TlsAcceptor,
         stream: TcpStream,
         address: SocketAddr,
         ready: mpsc::Sender<Accepted>,
     ) {
-        let Some(accepted) = self.shake(&tls, stream, address).await else {
-            return;
-        };
-        // From here on it is authenticated and no longer takes a stranger's place.
+        let accepted = self.shake(&turn, &tls, stream, address).await;
+        turn.ended(accepted.is_some());
+        let Some(accepted) = accepted else { return };
+        // From here on it no longer takes a stranger's place; its turn lasts until somebody takes it over.
         let stop = self.shared.stop.clone();
         drop(self);
         // Fails when the acceptor was dropped; the stream closes with it.
         let _ = stop.run_until_cancelled(ready.send(accepted)).await;
+        drop(turn);
     }
 
-    async fn shake(&self, tls: &TlsAcceptor, stream: TcpStream, address: SocketAddr) -> Option<Accepted> {
+    /// Whether the peer has had its time.
+    fn is_over(&self, turn: &Turn, since: Instant) -> bool {
+        let taken = since.elapsed();
+        taken >= self.shared.config.handshake_deadline || taken >= PATIENCE && turn.is_wanted()
+    }
+
+    async fn shake(
+        &self,
+        turn: &Turn,
+        tls: &TlsAcceptor,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Option<Accepted> {
         let counters = &self.shared.counters;
         if let Err(error) = socket::tune(&stream) {
             // The peer has hung up already.
@@ -327,11 +410,19 @@ impl Handshake {
             count(&counters.failed);
             return None;
         }
-        let mut handshake = tls.accept(stream);
-        let ended = tokio::select! {
-            biased;
-            () = self.token.cancelled() => None,
-            ended = tokio::time::timeout(self.shared.config.handshake_deadline, &mut handshake) => Some(ended),
+        let mut handshake = Box::pin(tls.accept(stream));
+        let since = Instant::now();
+        let look = LOOK.min(self.shared.config.handshake_deadline);
+        let ended = loop {
+            // The handshake is asked first: what the peer has said in time counts, however late we look.
+            let ended = tokio::select! {
+                biased;
+                () = self.token.cancelled() => break None,
+                ended = tokio::time::timeout(look, &mut handshake) => ended,
+            };
+            if ended.is_ok() || self.is_over(turn, since) {
+                break Some(ended);
+            }
         };
         match ended {
             Some(Ok(Ok(stream))) => match authenticated(&stream, address) {

@@ -144,6 +144,18 @@ impl FirstCall {
     }
 }
 
+/// A gRPC call is a POST of that type, whatever else would be taken for one.
+fn is_call<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    request.method() == http::Method::POST
+        && kind.is_some_and(|kind| {
+            let kind = kind.as_bytes();
+            kind == b"application/grpc"
+                || kind.starts_with(b"application/grpc+")
+                || kind.starts_with(b"application/grpc;")
+        })
+}
+
 /// Serves; everything of the connection runs under `token`, which is cancelled when this future ends or is dropped.
 pub(crate) async fn run<IO>(
     io: IO,
@@ -161,6 +173,10 @@ where
         .prepare()
         .map_request(move |mut request: Request<Incoming>| {
             first_call.note();
+            // Tonic does not look. Nothing is served at this path, so that it is refused.
+            if !is_call(&request) {
+                *request.uri_mut() = http::Uri::from_static("/");
+            }
             request.extensions_mut().insert(peer.clone());
             request
         });

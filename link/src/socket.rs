@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Data that the peer's kernel has not acknowledged for this long: the connection is dead. Without it Linux
 /// retransmits for about 15 minutes.
@@ -27,6 +28,19 @@ pub(crate) fn tune(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
 pub(crate) fn reset_on_close(socket: &impl std::os::fd::AsFd) {
     // Failing only means a slower goodbye.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Connects, from an own address if one is given.
+pub(crate) async fn connect(source: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = source else {
+        return TcpStream::connect(address).await;
+    };
+    let socket = match source {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(address).await
 }
 
 /// A listening socket. `[::]` takes IPv4 peers as well.

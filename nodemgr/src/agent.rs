@@ -18,11 +18,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::diary::Diary;
 use crate::engine::Node;
 use crate::guided::{Guided, Listening};
 use crate::journal::{self, JournalError, Query, Sources};
+use crate::merge;
 use crate::policy::Policy;
 use crate::procfs::Proc;
+use crate::software::Updates;
 use crate::worker::{Busy, Worker};
 
 /// Commands whose answer is outstanding, on one stream.
@@ -52,6 +55,8 @@ pub struct Agent {
     heads: Worker,
     sources: Sources,
     guided: Option<Guided>,
+    updates: Option<Updates>,
+    diary: Option<Diary>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -71,6 +76,8 @@ impl Agent {
             heads: Worker::start("audit-heads")?,
             sources,
             guided: None,
+            updates: None,
+            diary: None,
         })
     }
 
@@ -83,6 +90,22 @@ impl Agent {
         Ok(self)
     }
 
+    /// Lets the controller change the program.
+    #[must_use]
+    pub fn with_updates(self, updates: Updates) -> Self {
+        Self {
+            updates: Some(updates),
+            ..self
+        }
+    }
+
+    /// Tells the controller what was done here without it.
+    #[must_use]
+    pub fn with_diary(mut self, diary: Diary) -> Self {
+        self.diary = Some(diary);
+        self
+    }
+
     /// What a link serves.
     #[must_use]
     pub fn routes(self) -> Routes {
@@ -92,10 +115,15 @@ impl Agent {
     /// The same, of an agent that others use as well.
     #[must_use]
     pub fn shared_routes(this: Arc<Self>) -> Routes {
+        let updates = this.updates.as_ref().map(Updates::server);
         let server = SliversServer::from_arc(this)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Routes::new(server)
+        let routes = Routes::new(server);
+        match updates {
+            Some(updates) => routes.add_service(updates),
+            None => routes,
+        }
     }
 }
 
@@ -103,9 +131,23 @@ fn busy(busy: Busy) -> Status {
     Status::resource_exhausted(busy.to_string())
 }
 
-async fn report(node: &Arc<Node>, worker: &Worker, guided: Option<&Guided>) -> Result<NodeReport, Status> {
+async fn report(
+    node: &Arc<Node>,
+    worker: &Worker,
+    guided: Option<&Guided>,
+    updates: Option<&Updates>,
+    diary: Option<&Diary>,
+) -> Result<NodeReport, Status> {
     let node = node.clone();
-    let report = worker.run(move || fit(node.report())).await.map_err(busy)?;
+    let software = updates.map(Updates::state);
+    let report = move || {
+        fit(NodeReport {
+            software,
+            ..node.report()
+        })
+    };
+    let mut report = worker.run(report).await.map_err(busy)?;
+    report.local_entries = diary.map_or(0, |diary| diary.head().sequence);
     Ok(match guided {
         Some(guided) => guided.tell(report),
         None => report,
@@ -133,7 +175,14 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        report(&self.node, &self.reports, self.guided.as_ref())
+        let (guided, updates, diary) = (self.guided.as_ref(), self.updates.as_ref(), self.diary.as_ref());
+        report(&self.node, &self.reports, guided, updates, diary)
+            .await
+            .map(Response::new)
+    }
+
+    async fn merge(&self, request: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
+        merge::reply(&self.node, self.diary.as_ref(), request.into_inner())
             .await
             .map(Response::new)
     }
@@ -144,6 +193,9 @@ impl Slivers for Agent {
         let (out, answers) = mpsc::channel(ANSWERS);
         let (second, mut seconds) = mpsc::channel::<Answer>(ANSWERS);
         self.node.attach(&second);
+        if let Some(updates) = &self.updates {
+            updates.attached();
+        }
         let first = out.clone();
         tokio::spawn(async move {
             while let Some(answer) = seconds.recv().await {
@@ -176,12 +228,12 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
-        let guided = self.guided.clone();
+        let (guided, updates, diary) = (self.guided.clone(), self.updates.clone(), self.diary.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker, guided.as_ref()).await;
+                let report = report(&node, &worker, guided.as_ref(), updates.as_ref(), diary.as_ref()).await;
                 if out.send(report).await.is_err() {
                     return;
                 }
@@ -298,10 +350,6 @@ async fn obey(
                 break;
             }
         };
-        if let Some(v1::command::Action::Witness(statement)) = command.action {
-            keep(&node, &heads, statement);
-            continue;
-        }
         let command = match (command, &guided) {
             (
                 Command {
@@ -315,6 +363,10 @@ async fn obey(
             }
             (command, _) => command,
         };
+        if let Some(v1::command::Action::Witness(statement)) = command.action {
+            keep(&node, &heads, statement);
+            continue;
+        }
         // The change of state happens here, in the order of arrival; the rest of it beside the others.
         let reply = node.take(command);
         let (node, out) = (node.clone(), out.clone());

@@ -63,6 +63,19 @@ impl Default for DirectDoor {
     }
 }
 
+/// Whether the controller may put another version of this daemon into its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Updates {
+    /// Where systemd started it, which starts it again.
+    #[default]
+    Auto,
+    /// Yes: something starts this daemon again whenever it ends.
+    On,
+    /// No.
+    Off,
+}
+
 /// Bounds of a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct KillTimes {
@@ -113,6 +126,11 @@ pub struct Config {
     pub restart: Restart,
     /// The node's own door for people.
     pub direct: DirectDoor,
+    /// Whether the controller may change the version.
+    pub updates: Updates,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 impl Default for Config {
@@ -131,6 +149,8 @@ impl Default for Config {
             log_files: vec!["/var/log/syslog".into(), "/var/log/messages".into()],
             restart: Restart::None,
             direct: DirectDoor::default(),
+            updates: Updates::Auto,
+            file: DEFAULT_PATH.into(),
         }
     }
 }
@@ -153,6 +173,7 @@ struct Raw {
     kill: RawKill,
     log_files: Option<Vec<Spanned<PathBuf>>>,
     restart: Option<Restart>,
+    updates: Option<Updates>,
     #[serde(default)]
     direct: RawDirect,
 }
@@ -216,6 +237,7 @@ impl Config {
             log_files,
             restart,
             direct,
+            updates,
         } = raw;
         let absolute = |given: Option<Spanned<PathBuf>>, default: PathBuf| match given {
             None => Ok(default),
@@ -322,6 +344,8 @@ impl Config {
                     }
                 },
             },
+            updates: updates.unwrap_or_default(),
+            file: path.to_owned(),
         })
     }
 

@@ -29,12 +29,14 @@ mod heads;
 pub mod holds;
 pub mod journal;
 pub mod kill;
+mod merge;
 pub mod policy;
 pub mod prepare;
 pub mod procfs;
 mod report;
 pub mod restart;
 mod run;
+pub mod software;
 mod sys;
 #[cfg(test)]
 mod testing;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use nodemgr::{Config, config, exec, prepare};
+use nodemgr::{Config, config, exec, prepare, software};
 use proto::SliceName;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ const STACK: usize = 1 << 20;
 
 /// Keeps a node's slivers in hand: starts, freezes and kills them as the holds say.
 #[derive(Debug, Parser)]
-#[command(name = "redbutton-nodemgr", version)]
+#[command(name = "redbutton-nodemgr", version = software::version())]
 struct Arguments {
     /// The configuration. `exec` takes only the socket's place from it, and the default without such a file.
     #[arg(long, global = true, default_value = config::DEFAULT_PATH)]
@@ -45,34 +45,33 @@ enum Command {
     },
     /// Check the configuration and say what this kernel gives.
     Check,
+    /// Watch a new version until it is attached.
+    #[command(hide = true)]
+    Guard(software::GuardArgs),
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let Arguments { config, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    let config = arguments.config;
-    match arguments.command {
+    match command {
         Command::Run => with_config(&config, daemon),
+        Command::Guard(arguments) => {
+            software::guard(&arguments).map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
+        }
         Command::Check => with_config(&config, |config| Ok(nodemgr::check(&config)?)),
         Command::Exec {
             socket,
             slice,
             command,
-        } => {
-            let configured = || match config.exists() {
-                true => Config::load(&config).map(|c| c.socket),
-                false => Ok(Config::default().socket),
-            };
-            match socket.map_or_else(configured, Ok) {
-                Ok(socket) => start(&socket, &slice, &command),
-                Err(error) => fail(USAGE, &error),
-            }
-        }
+        } => match exec::socket(socket, &config) {
+            Ok(socket) => start(&socket, &slice, &command),
+            Err(error) => fail(USAGE, &error),
+        },
     }
 }
 
@@ -101,6 +100,7 @@ fn start(socket: &Path, slice: &SliceName, command: &[OsString]) -> ExitCode {
 }
 
 fn daemon(config: Config) -> anyhow::Result<()> {
+    software::launch(&config);
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("REDBUTTON_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
@@ -109,7 +109,7 @@ fn daemon(config: Config) -> anyhow::Result<()> {
         .with_ansi(false)
         .init();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // Before the first thread: the allocator's settings and the locked heap are for all of them.
+    // Before the first thread: it is for all of them.
     let prepared = prepare::process(Path::new("/proc"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)

@@ -74,7 +74,8 @@ impl From<Step> for proto::v1::Capability {
 /// Prepares the process. `proc_root` is `/proc`.
 #[must_use]
 pub fn process(proc_root: &Path) -> Vec<Step> {
-    vec![descriptors(), oom_score(proc_root), memory()]
+    // Secrets last: files of a process that may not be looked into belong to root.
+    vec![descriptors(), oom_score(proc_root), memory(), secrets()]
 }
 
 /// Prepares the calling thread: stack touched, scheduled before the slivers' processes.
@@ -109,6 +110,25 @@ fn descriptors() -> Step {
         Assurance::NotEnforced,
         format!("{soft} descriptors, and the limit cannot be raised"),
     )
+}
+
+/// The key of this node is in memory: it is not dumped, and nobody of our own user reads it. What the daemon starts
+/// inherits the limit; slivers are not started by it (see `exec`).
+fn secrets() -> Step {
+    const NAME: &str = "secrets.memory";
+    let closed = setrlimit(Resource::RLIMIT_CORE, 0, 0).and_then(|()| nix::sys::prctl::set_dumpable(false));
+    match closed {
+        Ok(()) => Step::new(
+            NAME,
+            Assurance::Exact,
+            "never dumped, and closed to other processes of the user",
+        ),
+        Err(errno) => Step::new(
+            NAME,
+            Assurance::NotEnforced,
+            format!("core dumps stay possible: {errno}"),
+        ),
+    }
 }
 
 fn oom_score(proc_root: &Path) -> Step {

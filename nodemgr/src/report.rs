@@ -193,6 +193,7 @@ impl Node {
         let Snapshot {
             seen,
             holds,
+            tombstones,
             locked,
             refused,
         } = snapshot;
@@ -221,7 +222,7 @@ impl Node {
             witnessed: Some(self.witnessed()),
             node: self.id.to_string(),
             protocol: PROTOCOL,
-            agent_version: env!("CARGO_PKG_VERSION").into(),
+            agent_version: crate::software::version().into(),
             clock_ms: i64::try_from(clock).unwrap_or(i64::MAX),
             slivers: subtrees
                 .into_iter()
@@ -234,6 +235,7 @@ impl Node {
             locked,
             refused,
             restart_means,
+            tombstones: u32::try_from(tombstones).unwrap_or(u32::MAX),
             ..machine
         }
     }
@@ -243,6 +245,8 @@ impl Node {
 pub(crate) struct Snapshot {
     pub(crate) seen: proto::Version,
     pub(crate) holds: Vec<HoldId>,
+    /// Releases that the controller is not known to know.
+    pub(crate) tombstones: usize,
     pub(crate) locked: String,
     pub(crate) refused: Vec<v1::RefusedCgroup>,
 }

@@ -2,7 +2,6 @@
 //! before anybody can ask.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +11,20 @@ use proto::bundle::{Bundle, BundleError};
 use proto::{DaemonRole, Identity, NodeId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trust::Roots;
 
 use crate::diary::Diary;
 use crate::engine::{Node, Setup, StartError};
 use crate::policy::Policy;
-use crate::{Agent, Config, Listening, direct, exec, prepare, restart};
+use crate::software::{self, Updates};
+use crate::{Agent, Config, Listening, config, direct, exec, prepare, restart};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The bundle's file.
-    #[error("bundle {path}: {source}", path = path.display())]
-    BundleFile {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel said, or what is wrong with its mode.
-        source: io::Error,
-    },
+    #[error("bundle")]
+    BundleFile(#[from] trust::PlaceError),
     /// The bundle's text.
     #[error("bundle {path}", path = path.display())]
     Bundle {
@@ -48,6 +44,9 @@ pub enum RunError {
     /// What it holds cannot be dialled with.
     #[error("cannot dial with this bundle")]
     Dial(#[from] DialError),
+    /// The CA's certificates in it.
+    #[error("bundle")]
+    Roots(#[from] trust::RootsError),
     /// The node itself.
     #[error("cannot start")]
     Start(#[from] StartError),
@@ -59,9 +58,6 @@ pub enum RunError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The CA's certificates in the bundle.
-    #[error("bundle")]
-    Roots(#[from] trust::RootsError),
     /// The certificate that people at the node's door see.
     #[error("cannot serve people with this bundle")]
     Door(#[from] link::TlsError),
@@ -86,6 +82,7 @@ pub async fn run(
     let door = Door::new(&bundle.ca, &bundle.certificate, &bundle.key)?;
     let direct = config.direct.clone();
     let state_dir = config.state_dir.clone();
+    let updates = Updates::new(updates_of(&config, &bundle, &shutdown)?).map_err(RunError::Threads)?;
     let socket = config.socket.clone();
     let restarter = restart::restarter(config.restart);
     let node = Node::start(Setup {
@@ -105,15 +102,18 @@ pub async fn run(
         now,
         told: direct.address,
     };
+    let diary = Diary::open(&state_dir).map_err(RunError::Threads)?;
     let agent = Agent::new(node.clone())
         .and_then(|agent| agent.guided_by(policy.clone(), listening))
-        .map_err(RunError::Threads)?;
+        .map_err(RunError::Threads)?
+        .with_updates(updates)
+        .with_diary(diary.clone());
     let agent = Arc::new(agent);
     let parts = direct::Parts {
         node: node.clone(),
         agent: agent.clone(),
         policy,
-        diary: Diary::open(&state_dir).map_err(RunError::Threads)?,
+        diary,
         name: bundle.name.clone(),
     };
     let people = direct
@@ -134,6 +134,30 @@ pub async fn run(
         let _ = people.await;
     }
     Ok(())
+}
+
+/// What changing the program takes.
+fn updates_of(
+    config: &Config,
+    bundle: &Bundle,
+    shutdown: &CancellationToken,
+) -> Result<software::Setup, RunError> {
+    // systemd sets this for all that it starts, and the unit says Restart=always.
+    let by_systemd = std::env::var_os("INVOCATION_ID").is_some();
+    let refused = match config.updates {
+        config::Updates::Off => "updates = \"off\" in this node's configuration",
+        config::Updates::Auto if !by_systemd => {
+            "no service manager is known that starts this daemon again: set updates = \"on\" where one does"
+        }
+        config::Updates::Auto | config::Updates::On => "",
+    };
+    Ok(software::Setup {
+        state_dir: config.state_dir.clone(),
+        config_file: config.file.clone(),
+        refused: refused.into(),
+        roots: Roots::from_pem(&bundle.ca)?,
+        shutdown: shutdown.clone(),
+    })
 }
 
 /// Cancels the token at SIGTERM or SIGINT.
@@ -202,17 +226,7 @@ async fn feed_watchdog(node: Arc<Node>, shutdown: CancellationToken) {
 }
 
 fn read_bundle(path: &Path) -> Result<(Bundle, NodeId), RunError> {
-    let file = |source| RunError::BundleFile {
-        path: path.to_owned(),
-        source,
-    };
-    let mode = std::fs::metadata(path).map_err(file)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(file(io::Error::other(format!(
-            "mode is {mode:o}, expected 600: it holds a private key"
-        ))));
-    }
-    let text = std::fs::read_to_string(path).map_err(file)?;
+    let text = trust::read_private(path, Bundle::MAX_BYTES)?;
     let bundle = Bundle::parse(&text).map_err(|source| RunError::Bundle {
         path: path.to_owned(),
         source,

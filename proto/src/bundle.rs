@@ -86,6 +86,9 @@ impl Bundle {
     /// The format that this code writes. Readers refuse a higher one.
     pub const FORMAT: u32 = 1;
 
+    /// A longer file is no bundle: it holds a few certificates and a key.
+    pub const MAX_BYTES: u64 = 256 << 10;
+
     /// Reads the text of a bundle file.
     ///
     /// # Errors

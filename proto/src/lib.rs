@@ -5,9 +5,11 @@
 //! conversion at the rim is `TryFrom`, and it names what is wrong.
 
 pub mod bundle;
+pub mod canonical;
 mod hold;
 mod identity;
 mod ids;
+mod tombstone;
 #[cfg(feature = "grpc")]
 mod wire;
 
@@ -17,6 +19,7 @@ pub use ids::{
     BootId, HoldId, IdError, InviteId, NodeId, NodeName, OrderId, PersonName, ProposalId, SiteName,
     SliceName, Version,
 };
+pub use tombstone::{Lifted, Tombstone};
 #[cfg(feature = "grpc")]
 pub use wire::WireError;
 

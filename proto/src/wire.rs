@@ -174,6 +174,7 @@ impl From<Hold> for v1::Hold {
             evidence,
             set_at_ms,
             version: Some(version.into()),
+            signature: Vec::new(),
         }
     }
 }
@@ -195,6 +196,7 @@ impl TryFrom<v1::Hold> for Hold {
             evidence,
             set_at_ms,
             version,
+            signature: _,
         } = hold;
         Ok(Hold {
             id: id.parse().map_err(WireError::id("id"))?,

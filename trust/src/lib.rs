@@ -1,4 +1,4 @@
-//! Whom a certificate speaks for, and whose signature counts. No I/O, no clock.
+//! Whom a certificate speaks for, whose signature counts, and which places are our own. No clock; no I/O but `place`.
 //!
 //! ```text
 //! root ─▶ … ─▶ certificate ──identity_of──▶ who speaks           Spki: the key that they are known by
@@ -14,6 +14,7 @@
 
 mod approval;
 mod certificate;
+mod place;
 mod roots;
 mod signer;
 mod spki;
@@ -21,6 +22,7 @@ mod statement;
 
 pub use approval::{ApprovalError, RestoreApproval};
 pub use certificate::{CertificateError, identity_of, validity_of};
+pub use place::{PlaceError, own_directory, read_private};
 pub use roots::{Roots, RootsError};
 pub use signer::{Keyring, SHORT_BYTES, Signer, SignerError};
 pub use spki::{Spki, SpkiError};

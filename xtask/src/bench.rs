@@ -17,6 +17,7 @@ const CAP: Duration = Duration::from_secs(10 * 60);
 
 /// A benchmark and the Debian packages of the peer that it measures against.
 const BENCHMARKS: &[(&str, &[&str])] = &[
+    ("attach", &[]),
     ("kill-local", &[]),
     ("kill-fleet", &["openssh-server", "openssh-client"]),
     ("pod", &["openssh-server", "openssh-client"]),
@@ -24,7 +25,7 @@ const BENCHMARKS: &[(&str, &[&str])] = &[
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// kill-local, kill-fleet or pod
+    /// attach, kill-local, kill-fleet or pod
     name: String,
     /// Add a row with machine, commit and date to docs/benchmarks.md
     #[arg(long)]

@@ -44,6 +44,25 @@ pub(crate) fn with_port(text: &str) -> Result<Address, String> {
     Ok(address)
 }
 
+/// `redbutton breakglass …`
+#[derive(Debug, Subcommand)]
+pub enum BreakglassCommand {
+    /// Make a key, which stays here, and a request for its certificate
+    Request {
+        /// Where the bundle will be. The key waits in FILE.pending, the request is FILE.request
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Put the certificate that came back and the key that waits together
+    Accept {
+        /// As `issue breakglass` made it of the request
+        certificate: PathBuf,
+        /// As in `breakglass request`
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
 /// `redbutton kit …`
 #[derive(Debug, Subcommand)]
 pub enum KitCommand {

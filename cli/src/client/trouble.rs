@@ -106,7 +106,7 @@ impl Trouble {
                 "the bundle is stale or this is not your controller: ask support for an invite (redbutton invite NAME)"
             }
             Trouble::ExpiredAtNode => {
-                "a breakglass bundle is good without the controller: --bundle FILE. `redbutton breakglass issue` makes one beforehand"
+                "a breakglass bundle is good without the controller: --bundle FILE; `redbutton breakglass request` begins one, beforehand"
             }
             Trouble::OtherNode(_) => "check the address: --direct NODE@HOST names both; `redbutton kit show` lists them",
             Trouble::WrongName => "dial the name that the certificate carries, or pass --server-name NAME",

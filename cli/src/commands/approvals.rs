@@ -78,7 +78,7 @@ async fn propose(context: &Context, wish: Wish, hitting: &str, args: PressArgs) 
 }
 
 /// Watches until nothing more can become of it, however often the connection breaks; or until Ctrl-C.
-async fn await_approval(
+pub(super) async fn await_approval(
     context: &Context,
     client: Client,
     proposal: Proposal,

@@ -119,14 +119,14 @@ async fn by_invite(
 }
 
 /// The key that waits for its certificate.
-fn pending(path: &Path) -> PathBuf {
+pub(super) fn pending(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".pending");
     path.with_file_name(name)
 }
 
 /// The key of a login that was cut off, or a new one: on the disk before anybody hears of it.
-fn own_key(pending: &Path) -> Result<KeyPair, Failure> {
+pub(super) fn own_key(pending: &Path) -> Result<KeyPair, Failure> {
     if let Some(key) = bundle::read_private(pending).and_then(|pem| KeyPair::from_pem(&pem).ok()) {
         return Ok(key);
     }
@@ -143,7 +143,7 @@ fn no_key() -> Failure {
 }
 
 /// PKCS#10, DER: the key, signed by itself. What else a request can say is the controller's to know.
-fn request(key: &impl SigningKey) -> Result<Vec<u8>, Failure> {
+pub(super) fn request(key: &impl SigningKey) -> Result<Vec<u8>, Failure> {
     let request = CertificateParams::default().serialize_request(key);
     Ok(request
         .map_err(|_| crate::agent::AgentError::Refused)?

@@ -10,7 +10,7 @@ use crate::args::{ReleaseSlice, SliceCommand, SliceTarget};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::render;
-use crate::view::hold::{Hold, Holds};
+use crate::view::hold::{Exemption, Hold, Holds};
 use crate::view::slice::{Slice, SliceDetail, Slices, SliverOnNode};
 use crate::when::Time;
 
@@ -83,10 +83,11 @@ pub(super) async fn run(command: SliceCommand, context: &Context) -> Result<Exit
                 .await?;
             let view = Holds {
                 holds: reply.holds.into_iter().map(Hold::from).collect(),
+                exemptions: reply.exemptions.into_iter().map(Exemption::from).collect(),
             };
             out.result(&view, |width| match view.holds.as_slice() {
                 [] => "no holds\n".to_owned(),
-                holds => render::hold::holds(holds, Time::now(), width),
+                holds => render::hold::holds(holds, &view.exemptions, Time::now(), width),
             })?;
         }
     }

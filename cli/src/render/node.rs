@@ -26,11 +26,12 @@ pub(crate) fn nodes(nodes: &[Node], now: Time, width: u16) -> String {
                 node.load_one
                     .map_or_else(|| "-".to_owned(), |load| format!("{load:.1}")),
                 node.holds.to_string(),
+                cell(node.agent_version.as_deref().unwrap_or("-")),
             ]
         })
         .collect();
     table(
-        &["NODE", "SITE", "STATE", "SLIVERS", "LOAD", "HOLDS"],
+        &["NODE", "SITE", "STATE", "SLIVERS", "LOAD", "HOLDS", "VERSION"],
         &[3, 4, 5],
         rows,
         width,
@@ -56,7 +57,7 @@ pub(crate) fn detail(detail: &NodeDetail, now: Time, width: u16) -> String {
     ]);
     page.push_str(&part(
         "holds on the node itself",
-        &super::hold::holds(holds, now, width),
+        &super::hold::holds(holds, &[], now, width),
         "none",
     ));
     match report {
@@ -104,6 +105,8 @@ fn of_report(report: &Report, width: u16) -> String {
             "agent",
             format!("{} (protocol {})", cell(&report.agent_version), report.protocol),
         ),
+        ("program", program(report)),
+        ("left", left(report)),
         ("load", load(report)),
         ("pressure", pressure(report)),
         (
@@ -165,6 +168,31 @@ fn of_report(report: &Report, width: u16) -> String {
         page.push_str(&table(&["CGROUP", "WHY"], &[], rows, width));
     }
     page
+}
+
+/// What runs, where it is not simply the package.
+fn program(report: &Report) -> String {
+    let Some(software) = &report.software else {
+        return String::new();
+    };
+    let trial = if software.trial { ", on trial" } else { "" };
+    match (&software.sha256, &software.refused) {
+        (Some(sha256), _) => format!("rolled out, {sha256:.12} for {}{trial}", software.architecture),
+        (None, Some(why)) => format!("from the package; no rollout: {why}"),
+        (None, None) => "from the package".to_owned(),
+    }
+}
+
+/// The program that it left last.
+fn left(report: &Report) -> String {
+    match &report.software {
+        Some(crate::view::node::Software {
+            left_sha256: Some(sha256),
+            left_why: Some(why),
+            ..
+        }) => format!("{sha256:.12}: {why}"),
+        _ => String::new(),
+    }
 }
 
 fn load(report: &Report) -> String {

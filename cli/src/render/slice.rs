@@ -56,7 +56,11 @@ pub(crate) fn detail(detail: &SliceDetail, now: Time, width: u16) -> String {
             ),
         ),
     ]);
-    page.push_str(&part("holds", &super::hold::holds(holds, now, width), "none"));
+    page.push_str(&part(
+        "holds",
+        &super::hold::holds(holds, &[], now, width),
+        "none",
+    ));
     page.push_str(&part("slivers", &on_nodes(slivers, width), "none reported"));
     page
 }

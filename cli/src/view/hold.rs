@@ -86,6 +86,7 @@ impl From<v1::Hold> for Hold {
             evidence,
             set_at_ms,
             version,
+            signature: _,
         } = wire;
         Self {
             id,
@@ -106,4 +107,37 @@ impl From<v1::Hold> for Hold {
 #[derive(Debug, Serialize)]
 pub(crate) struct Holds {
     pub(crate) holds: Vec<Hold>,
+    pub(crate) exemptions: Vec<Exemption>,
+}
+
+/// A node where a hold does not hold.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Exemption {
+    pub(crate) hold: String,
+    pub(crate) node: String,
+    pub(crate) node_name: String,
+    pub(crate) person: String,
+    pub(crate) role: Role,
+    pub(crate) at: Time,
+}
+
+impl From<v1::Exemption> for Exemption {
+    fn from(wire: v1::Exemption) -> Self {
+        let v1::Exemption {
+            hold,
+            node,
+            node_name,
+            person,
+            role,
+            at_ms,
+        } = wire;
+        Self {
+            hold,
+            node,
+            node_name,
+            person,
+            role: Role::from_wire(role),
+            at: Time(at_ms),
+        }
+    }
 }

@@ -43,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) policy_issued_at: Time,
     /// Where it listens for people.
     pub(crate) direct_address: Option<String>,
+    pub(crate) agent_version: Option<String>,
 }
 
 impl From<v1::Node> for Node {
@@ -61,6 +62,7 @@ impl From<v1::Node> for Node {
             trouble,
             policy_issued_at_ms,
             direct_address,
+            agent_version,
         } = wire;
         Self {
             id,
@@ -76,6 +78,7 @@ impl From<v1::Node> for Node {
             trouble: some(trouble),
             policy_issued_at: Time(policy_issued_at_ms),
             direct_address: some(direct_address),
+            agent_version: some(agent_version),
         }
     }
 }
@@ -116,6 +119,7 @@ pub(crate) struct Report {
     pub(crate) configuration_hash: String,
     pub(crate) locked: Option<String>,
     pub(crate) restart_means: Option<String>,
+    pub(crate) software: Option<Software>,
     pub(crate) slivers: Vec<Sliver>,
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) refused: Vec<RefusedCgroup>,
@@ -149,6 +153,9 @@ impl From<v1::NodeReport> for Report {
             policy_issued_at_ms: _,
             policy_version: _,
             direct_address: _,
+            software,
+            local_entries: _,
+            tombstones: _,
         } = wire;
         Self {
             protocol,
@@ -169,6 +176,7 @@ impl From<v1::NodeReport> for Report {
             configuration_hash,
             locked: some(locked),
             restart_means: some(restart_means),
+            software: software.map(Software::from),
             slivers: slivers.into_iter().map(Sliver::from).collect(),
             capabilities: capabilities
                 .into_iter()
@@ -185,6 +193,43 @@ impl From<v1::NodeReport> for Report {
                     reason: r.reason,
                 })
                 .collect(),
+        }
+    }
+}
+
+/// Which program speaks, and whether another one can take its place.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Software {
+    /// Null: the one that came with the package.
+    pub(crate) sha256: Option<String>,
+    pub(crate) version: String,
+    pub(crate) architecture: String,
+    pub(crate) trial: bool,
+    pub(crate) left_sha256: Option<String>,
+    pub(crate) left_why: Option<String>,
+    pub(crate) refused: Option<String>,
+}
+
+impl From<v1::SoftwareState> for Software {
+    fn from(wire: v1::SoftwareState) -> Self {
+        let v1::SoftwareState {
+            sha256,
+            version,
+            architecture,
+            trial,
+            attempt: _,
+            left_sha256,
+            left_why,
+            refused,
+        } = wire;
+        Self {
+            sha256: some(super::hex(&sha256)),
+            version,
+            architecture,
+            trial,
+            left_sha256: some(super::hex(&left_sha256)),
+            left_why: some(left_why),
+            refused: some(refused),
         }
     }
 }

@@ -227,7 +227,7 @@ impl Orders for Service {
     }
 
     async fn holds(&self, _: Request<v1::ListHoldsRequest>) -> Reply<v1::ListHoldsReply> {
-        Ok(Response::new(v1::ListHoldsReply { holds: vec![] }))
+        Ok(Response::new(v1::ListHoldsReply::default()))
     }
 }
 

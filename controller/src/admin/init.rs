@@ -308,11 +308,14 @@ impl Scaffold {
             .mode(0o700)
             .create(&path)
             .map_err(FileError::io(&path, "create"))?;
-        Ok(Self {
+        let scaffold = Self {
             path,
             parent,
             done: false,
-        })
+        };
+        // Before any key is in it: whoever can move it can read where it goes.
+        trust::own_directory(&scaffold.path)?;
+        Ok(scaffold)
     }
 
     /// An empty directory gives way, one that was filled meanwhile does not.

@@ -12,18 +12,22 @@
 //! Existing files are never overwritten. Secrets leave only into files of mode 0600.
 
 mod addresses;
+mod breakglass;
 mod init;
 mod invite;
 mod issue;
+mod software;
 
 use std::path::PathBuf;
 
 use proto::PersonName;
 
 pub use addresses::{Addresses, AddressesError};
+pub use breakglass::{Breakglass, IssueBreakglass, certify_breakglass, issue_breakglass};
 pub use init::{Init, Initialised, init};
 pub use invite::{INVITE_LIFE, InvitePerson, InvitedPerson, invite_person};
 pub use issue::{IssueNode, IssuePerson, IssuedBundle, issue_node, issue_person};
+pub use software::{Added, add_software};
 
 use crate::pki::{FileError, PkiError};
 use crate::store::StoreError;
@@ -64,9 +68,26 @@ pub enum AdminError {
     /// No file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// No program.
+    #[error(transparent)]
+    Shelf(#[from] crate::rollout::ShelfError),
     /// No address to put into bundles.
     #[error(transparent)]
     Addresses(#[from] AddressesError),
+    /// A key cannot be made.
+    #[error("there is no randomness")]
+    NoRandomness,
+    /// A file that should hold a certificate request.
+    #[error("{path}: {what}: `redbutton breakglass request` makes one", path = path.display())]
+    Request {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Others can change the place.
+    #[error(transparent)]
+    Place(#[from] trust::PlaceError),
     /// There is something in the directory.
     #[error("{dir} is not empty: init makes a new controller and touches no other", dir = dir.display())]
     NotEmpty {

@@ -13,7 +13,7 @@
 //! | person, role, action, what the action needs to know, reason, evidence | each: u32 length in bytes, then the bytes |
 //!
 //! What the action needs to know: nothing for stop-every-slice and rotate-ca; for stop-every-node one byte, 1 when
-//! there need be no way back.
+//! there need be no way back; for roll-out the programs, their version and the plan (`rollout` below).
 //!
 //! Versioning: an encoding is never changed; a new field makes version 2. A proposal lives five minutes, so no
 //! reader ever needs an old one.
@@ -21,6 +21,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::rollout::Plan;
 use authz::{Action, Target};
 use proto::{PersonName, ProposalId, Role};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,15 @@ pub enum Act {
     },
     /// A new root of the CA.
     RotateCa,
+    /// Programs of one version, brought to every node.
+    RollOut {
+        /// Their version, for people.
+        version: String,
+        /// Which: SHA-256, hex, one for each architecture.
+        sha256: Vec<String>,
+        /// How.
+        plan: Plan,
+    },
 }
 
 impl Act {
@@ -55,6 +65,7 @@ impl Act {
             Act::StopEverySlice => Action::StopEverySlice,
             Act::StopEveryNode { .. } => Action::StopEveryNode,
             Act::RotateCa => Action::RotateCa,
+            Act::RollOut { .. } => Action::RollOut,
         }
     }
 
@@ -62,7 +73,9 @@ impl Act {
     #[must_use]
     pub const fn target(&self) -> Target {
         match self {
-            Act::StopEverySlice | Act::StopEveryNode { .. } | Act::RotateCa => Target::Fleet,
+            Act::StopEverySlice | Act::StopEveryNode { .. } | Act::RotateCa | Act::RollOut { .. } => {
+                Target::Fleet
+            }
         }
     }
 
@@ -70,13 +83,60 @@ impl Act {
         match self {
             Act::StopEverySlice | Act::RotateCa => Vec::new(),
             Act::StopEveryNode { no_way_back } => vec![u8::from(*no_way_back)],
+            Act::RollOut {
+                version,
+                sha256,
+                plan,
+            } => rollout(version, sha256, plan),
         }
     }
 }
 
+/// Each text with its length before it, each number as it is: two different rollouts never have the same bytes.
+fn rollout(version: &str, sha256: &[String], plan: &Plan) -> Vec<u8> {
+    let Plan {
+        waves,
+        spread_ms,
+        soak_ms,
+        deadline_ms,
+        tolerate,
+    } = plan;
+    let mut bytes = Vec::new();
+    let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
+    bytes.extend_from_slice(&count(sha256.len()));
+    for text in sha256.iter().map(String::as_str).chain([version]) {
+        bytes.extend_from_slice(&count(text.len()));
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes.extend_from_slice(&count(waves.len()));
+    for wave in waves {
+        bytes.extend_from_slice(&wave.to_be_bytes());
+    }
+    for ms in [spread_ms, soak_ms, deadline_ms] {
+        bytes.extend_from_slice(&ms.to_be_bytes());
+    }
+    bytes.extend_from_slice(&tolerate.to_be_bytes());
+    bytes
+}
+
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Act::RollOut {
+            version,
+            sha256,
+            plan,
+        } = self
+        {
+            let waves: Vec<String> = plan.waves.iter().map(|wave| format!("{wave}%")).collect();
+            return write!(
+                f,
+                "run version {version} of the node manager ({}) as root on every node, in waves of {}",
+                sha256.join(", "),
+                waves.join(", ")
+            );
+        }
         f.write_str(match self {
+            Act::RollOut { .. } => "",
             Act::StopEverySlice => {
                 "kill every slice on every node, also on nodes that are away or enrolled later, until released"
             }

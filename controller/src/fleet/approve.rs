@@ -170,6 +170,9 @@ impl Fleet {
                     "this controller cannot rotate its CA while it runs".into(),
                 ));
             }
+            Act::RollOut { sha256, plan, .. } => {
+                self.rollouts()?.check(sha256, plan).await?;
+            }
             Act::StopEverySlice | Act::StopEveryNode { no_way_back: true } => {}
         }
         let incarnation = self.now().incarnation;

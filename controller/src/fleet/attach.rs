@@ -25,6 +25,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::facts::{self, ReportError};
 use super::frames::{Lean, Outgoing};
+use super::merge::Merged;
 use super::recorder::Item;
 use super::{Fleet, Member, now_ms};
 use crate::orders::{NodeIndex, NodeRef};
@@ -175,6 +176,9 @@ impl Fleet {
         let mut checked = facts::check(report, member.id)?;
         let witnessed = checked.witnessed.take();
         let (released, strange) = self.sort_out(&checked.holds).await?;
+        let Merged { mut news, strange } = self.merge(index, member, link, &checked, strange).await;
+        news.released.extend(released);
+        news.tombstones = self.store.releases_among(&news.released).await?;
         if !strange.is_empty() {
             tracing::warn!(node = %member.name, holds = ?strange, "holds that the controller does not know: they stand");
         }
@@ -189,10 +193,10 @@ impl Fleet {
             if node.facts.learn(&checked, at_ms) {
                 tracing::error!(node = %member.name, boot = %checked.boot, "two boot ids alternate: a cloned disk?");
             }
-            node.facts.strange_holds = strange.into();
+            node.facts.strange_holds = strange.into_iter().take(MAX_STRANGE).collect();
             let head = self.head_frame(state.now);
             let first = commands.clone();
-            let owed = state.attach(index, checked.boot, &released, commands, link.clone(), at_ms);
+            let owed = state.attach(index, checked.boot, news, commands, link.clone(), at_ms);
             // After the sync, which goes before anything in the channel.
             if let Some(head) = head {
                 let _ = first.try_send(head);
@@ -224,7 +228,7 @@ impl Fleet {
             boot_id: Some(checked.boot),
             report,
         };
-        self.hand_over(Item::Seen(Box::new(seen))).await;
+        self.saw(seen).await;
         if let Some(witnessed) = witnessed.filter(|witnessed| self.is_news(index, witnessed)) {
             Box::pin(self.heed(index, member.id, &member.name, witnessed)).await;
         }
@@ -242,23 +246,34 @@ impl Fleet {
 
     /// Which of the reported holds were released meanwhile, and which nobody here knows.
     async fn sort_out(&self, reported: &[HoldId]) -> Result<(Vec<HoldId>, Vec<HoldId>), AttachError> {
+        let mut unwritten = Vec::new();
         let mut others: Vec<HoldId> = {
             let state = self.lock();
-            reported
+            let others: Vec<HoldId> = reported
                 .iter()
                 .copied()
                 .filter(|id| !state.holds.contains_key(id))
-                .collect()
+                .collect();
+            if !others.is_empty() {
+                // Set and released while the disk took nothing: the store knows neither.
+                let open = state.book.values().filter(|open| !open.stored);
+                unwritten.extend(open.flat_map(|open| open.record.holds.iter().map(|hold| hold.id)));
+            }
+            others
         };
         if others.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
         others.sort_unstable();
         others.dedup();
-        let released = self.store.released_among(&others).await?;
+        let mut released = self.store.released_among(&others).await?;
         let known = self.store.known_among(&others).await?;
-        others.retain(|id| !known.contains(id));
-        others.truncate(MAX_STRANGE);
+        released.extend(
+            others
+                .iter()
+                .filter(|id| unwritten.contains(id) && !known.contains(id)),
+        );
+        others.retain(|id| !known.contains(id) && !unwritten.contains(id));
         Ok((released, others))
     }
 
@@ -394,7 +409,7 @@ impl Fleet {
             facts::cut(&mut refusal, MAX_REFUSAL);
         }
         if let Some(known) = self.lock().node_mut(index) {
-            known.facts.strange_holds = strange.into();
+            known.facts.strange_holds = strange.into_iter().take(MAX_STRANGE).collect();
             known.facts.refusal = refusal.into();
         }
     }
@@ -417,7 +432,12 @@ impl Fleet {
             boot_id: None,
             report,
         };
-        self.hand_over(Item::Seen(Box::new(seen))).await;
+        self.saw(seen).await;
+    }
+
+    /// Notes where a node was seen. Waits when that is behind, which holds up this link alone.
+    async fn saw(&self, seen: NodeSeen) {
+        let _ = self.sightings.send(seen).await;
     }
 
     /// To the recorder. Waits when it is behind, which holds up this link alone; after the end nobody records.

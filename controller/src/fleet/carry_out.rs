@@ -161,6 +161,18 @@ impl Fleet {
             Act::StopEveryNode { no_way_back } => Wish::StopEveryNode {
                 no_way_back: *no_way_back,
             },
+            Act::RollOut {
+                version,
+                sha256,
+                plan,
+            } => {
+                let outcome = self.roll_out(record, version, sha256, plan).await?;
+                return Ok(Done {
+                    order: None,
+                    outcome,
+                    not_durable: None,
+                });
+            }
             Act::RotateCa => {
                 return Err(Error::Unimplemented(
                     "this controller cannot rotate its CA while it runs".into(),

@@ -1,7 +1,7 @@
 //! What a node says about itself: never believed for authority, always bounded before it is kept.
 
 use prost::Message;
-use proto::v1::{NodeReport, SliverActivity, Witnessed};
+use proto::v1::{NodeReport, SliverActivity, SoftwareState, Witnessed};
 use proto::{BootId, HoldId, NodeId, SliceName, Version};
 
 /// Slivers, and ids of holds, that a report may name; a node has a few dozen.
@@ -123,6 +123,19 @@ pub(crate) fn cut(text: &mut String, max: usize) {
     }
 }
 
+fn bound(software: &mut SoftwareState) {
+    for text in [
+        &mut software.version,
+        &mut software.architecture,
+        &mut software.left_why,
+        &mut software.refused,
+    ] {
+        cut(text, MAX_TEXT);
+    }
+    software.sha256.truncate(32);
+    software.left_sha256.truncate(32);
+}
+
 /// Checks who speaks and for which boot, and cuts what is too long.
 pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked, ReportError> {
     if report.node.parse() != Ok(expected) {
@@ -146,6 +159,9 @@ pub(crate) fn check(mut report: NodeReport, expected: NodeId) -> Result<Checked,
         &mut report.direct_address,
     ] {
         cut(text, MAX_TEXT);
+    }
+    if let Some(software) = &mut report.software {
+        bound(software);
     }
     // A kilobyte that most nodes share: kept apart, once for all of them.
     let witnessed = report
@@ -246,6 +262,12 @@ mod tests {
                 100_000
             ],
             holds: vec!["not an id".into(); 100_000],
+            software: Some(SoftwareState {
+                version: "v".repeat(100_000),
+                left_why: "w".repeat(100_000),
+                sha256: vec![1; 100_000],
+                ..SoftwareState::default()
+            }),
             ..report(node, 1)
         };
         let checked = check(hostile, node).expect("cut, not refused");
@@ -255,6 +277,9 @@ mod tests {
             checked.report.encoded_len()
         );
         assert!(checked.report.locked.len() <= MAX_TEXT && checked.holds.is_empty());
+        let software = checked.report.software.expect("kept");
+        assert!(software.version.len() <= MAX_TEXT && software.left_why.len() <= MAX_TEXT);
+        assert_eq!(software.sha256.len(), 32);
     }
 
     #[test]

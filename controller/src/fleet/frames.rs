@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::Stream;
 use prost::Message;
+use proto::canonical::Signature;
 use proto::v1::{self, command::Action};
-use proto::{BootId, Hold, HoldId, OrderId, Version};
+use proto::{BootId, Hold, HoldId, Lifted, OrderId, Tombstone, Version};
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use crate::store::{OrderKind, OrderRecord, Wish};
+use crate::store::{OrderKind, OrderRecord, SignedRelease, Wish};
 
 /// Encoded commands that belong together: one send, however many nodes.
 pub(crate) type Batch = Arc<[Bytes]>;
@@ -23,12 +24,16 @@ pub(crate) type Batch = Arc<[Bytes]>;
 /// The commands of an order; `now` is the highest version that was ever sent. `boot` replaces what a reboot or
 /// halt did not know at its press.
 pub(crate) fn commands(order: &OrderRecord, now: Version, boot: Option<BootId>) -> Batch {
-    let one = |action| command(Some(order.id), now, order.version, action);
+    let one = |action| command(Some(order.id), now, order.version, action, None);
+    let word = |hold: &HoldId| order.signatures.get(hold);
     let boot = |known: &Option<BootId>| known.or(boot).map(String::from).unwrap_or_default();
     match (&order.wish, order.kind) {
         (Wish::Release { holds }, _) => holds
             .iter()
-            .map(|hold| one(Action::Release((*hold).into())))
+            .map(|hold| {
+                let action = Action::Release((*hold).into());
+                command(Some(order.id), now, order.version, action, word(hold))
+            })
             .collect::<Vec<_>>()
             .into(),
         (Wish::Reboot { boot_id, .. }, _) => Arc::new([one(Action::Reboot(v1::Reboot {
@@ -45,7 +50,7 @@ pub(crate) fn commands(order: &OrderRecord, now: Version, boot: Option<BootId>) 
         (Wish::Hold { .. }, _) => order
             .holds
             .iter()
-            .map(|hold| one(Action::Impose(hold.clone().into())))
+            .map(|hold| one(Action::Impose(signed(hold, word(&hold.id)))))
             .collect::<Vec<_>>()
             .into(),
     }
@@ -54,19 +59,50 @@ pub(crate) fn commands(order: &OrderRecord, now: Version, boot: Option<BootId>) 
 /// Bytes of holds in one sync. Whoever pressed often enough must not make a message that no node takes.
 const MAX_SYNC: usize = 256 << 10;
 
-/// Everything that holds on a node, sent after what it is owed: one sync, or several, which add up.
+/// What a node is told at once, beside what holds on it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catchup {
+    /// Released meanwhile.
+    pub(crate) released: Vec<HoldId>,
+    /// The controller's word for some of these.
+    pub(crate) tombstones: Vec<SignedRelease>,
+    /// Holds that the node has under another id now.
+    pub(crate) renamed: Vec<HoldId>,
+    /// Tombstones of the node that are kept here.
+    pub(crate) recorded: Vec<HoldId>,
+}
+
+/// Everything that holds on a node, sent after what it is owed: one sync, or several, which add up. What was renamed
+/// falls with the last, when its new name stands.
 pub(crate) fn sync<'a>(
     now: Version,
-    holds: impl Iterator<Item = &'a Hold>,
-    released: &[HoldId],
+    holds: impl Iterator<Item = (&'a Hold, Option<&'a Signature>)>,
+    news: Catchup,
 ) -> Vec<Bytes> {
+    let Catchup {
+        released,
+        tombstones,
+        renamed,
+        recorded,
+    } = news;
+    let ids = |ids: Vec<HoldId>| ids.into_iter().map(String::from).collect::<Vec<_>>();
+    let stone = |SignedRelease {
+                     hold,
+                     version,
+                     signature,
+                 }| {
+        let lifted = Lifted::Signed { version, signature };
+        Tombstone { hold, lifted }.into()
+    };
     let mut parts = vec![v1::Sync {
         holds: Vec::new(),
-        released: released.iter().copied().map(String::from).collect(),
+        released: ids(released),
+        tombstones: tombstones.into_iter().map(stone).collect(),
+        recorded: ids(recorded),
     }];
-    let mut bytes = 0;
-    for hold in holds {
-        let hold = v1::Hold::from(hold.clone());
+    let mut bytes = parts[0].encoded_len();
+    for (hold, word) in holds {
+        let hold = signed(hold, word);
         bytes += hold.encoded_len() + 8;
         if bytes > MAX_SYNC {
             bytes = hold.encoded_len() + 8;
@@ -76,23 +112,40 @@ pub(crate) fn sync<'a>(
             part.holds.push(hold);
         }
     }
+    if let Some(part) = parts.last_mut() {
+        part.released.extend(ids(renamed));
+    }
     parts
         .into_iter()
-        .map(|part| command(None, now, now, Action::Sync(part)))
+        .map(|part| command(None, now, now, Action::Sync(part), None))
         .collect()
 }
 
 /// Where the audit stands, for a node to keep.
 pub(crate) fn witness(now: Version, statement: v1::SignedStatement) -> Bytes {
-    command(None, now, now, Action::Witness(statement))
+    command(None, now, now, Action::Witness(statement), None)
 }
 
-fn command(order: Option<OrderId>, now: Version, given: Version, action: Action) -> Bytes {
+fn signed(hold: &Hold, word: Option<&Signature>) -> v1::Hold {
+    v1::Hold {
+        signature: word.map(|word| word.to_vec()).unwrap_or_default(),
+        ..hold.clone().into()
+    }
+}
+
+fn command(
+    order: Option<OrderId>,
+    now: Version,
+    given: Version,
+    action: Action,
+    release: Option<&Signature>,
+) -> Bytes {
     let order = order.map(String::from).unwrap_or_default();
     let command = v1::Command {
         now: Some(now.into()),
         order,
         given: Some(given.into()),
+        release_signature: release.map(|word| word.to_vec()).unwrap_or_default(),
         action: Some(action),
     };
     command.encode_to_vec().into()
@@ -221,8 +274,19 @@ mod tests {
         };
         let holds: Vec<Hold> = (0..500).map(hold).collect();
         let released: Vec<HoldId> = (0..100).map(|_| HoldId::new()).collect();
-        let frames = sync(Version::default(), holds.iter(), &released);
+        let renamed = HoldId::new();
+        let news = Catchup {
+            released: released.clone(),
+            renamed: vec![renamed],
+            ..Catchup::default()
+        };
+        let frames = sync(Version::default(), holds.iter().map(|hold| (hold, None)), news);
         assert!(frames.len() > 1);
+        let last = v1::Command::decode(frames[frames.len() - 1].clone()).expect("a command");
+        assert!(
+            matches!(last.action, Some(Action::Sync(part)) if part.released == [renamed.to_string()]),
+            "what was renamed falls last"
+        );
         let mut seen = (Vec::new(), Vec::new());
         for frame in frames {
             assert!(frame.len() < proto::MAX_MESSAGE_BYTES);
@@ -237,9 +301,10 @@ mod tests {
             seen.0,
             holds.iter().map(|hold| hold.id.to_string()).collect::<Vec<_>>()
         );
-        assert_eq!(seen.1, released.iter().map(HoldId::to_string).collect::<Vec<_>>());
+        let ids = released.iter().chain([&renamed]);
+        assert_eq!(seen.1, ids.map(HoldId::to_string).collect::<Vec<_>>());
         assert_eq!(
-            sync(Version::default(), [].iter(), &[]).len(),
+            sync(Version::default(), [].into_iter(), Catchup::default()).len(),
             1,
             "a node waits for its sync"
         );

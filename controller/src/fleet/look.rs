@@ -50,6 +50,22 @@ impl Fleet {
         (running, frozen)
     }
 
+    /// Nodes, also away, on which one of these slices (sorted) had a sliver last.
+    pub fn running(&self, slices: &[SliceName]) -> Vec<proto::NodeId> {
+        let state = self.lock();
+        let known = state
+            .nodes
+            .iter()
+            .zip(state.roster.iter().map(|(_, member)| member));
+        known
+            .filter(|(node, _)| {
+                let ours = |fact: &super::facts::SliverFact| slices.binary_search(&fact.slice).is_ok();
+                node.facts.slivers.iter().any(ours)
+            })
+            .map(|(_, member)| member.id)
+            .collect()
+    }
+
     /// Whom an order for everything would reach now.
     pub(crate) fn reach_of_everything(&self) -> v1::proposal::Reach {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -66,22 +82,6 @@ impl Fleet {
             no_way_back: 0,
             no_way_back_names: Vec::new(),
         }
-    }
-
-    /// Nodes, also away, on which one of these slices (sorted) had a sliver last.
-    pub fn running(&self, slices: &[SliceName]) -> Vec<proto::NodeId> {
-        let state = self.lock();
-        let known = state
-            .nodes
-            .iter()
-            .zip(state.roster.iter().map(|(_, member)| member));
-        known
-            .filter(|(node, _)| {
-                let ours = |fact: &super::facts::SliverFact| slices.binary_search(&fact.slice).is_ok();
-                node.facts.slivers.iter().any(ours)
-            })
-            .map(|(_, member)| member.id)
-            .collect()
     }
 
     /// The slivers of a slice on attached nodes, as last reported.
@@ -117,6 +117,27 @@ impl Fleet {
         Some((facts.report()?, facts.reported_at_ms?))
     }
 
+    /// Where these holds do not hold, on one node or on all.
+    pub fn exemptions(&self, holds: &[proto::Hold], on: Option<proto::NodeId>) -> Vec<v1::Exemption> {
+        let state = self.lock();
+        let wanted = |exemption: &&crate::store::Exemption| {
+            on.is_none_or(|node| exemption.node == node) && holds.iter().any(|hold| hold.id == exemption.hold)
+        };
+        let tell = |exemption: &crate::store::Exemption| {
+            let member = state.roster.index(exemption.node);
+            let member = member.and_then(|index| state.roster.get(index));
+            v1::Exemption {
+                hold: exemption.hold.to_string(),
+                node: exemption.node.to_string(),
+                node_name: member.map(|member| member.name.to_string()).unwrap_or_default(),
+                person: exemption.person.to_string(),
+                role: v1::Role::from(exemption.role).into(),
+                at_ms: exemption.at_ms,
+            }
+        };
+        state.exempt.values().filter(wanted).map(tell).collect()
+    }
+
     /// A node in one line.
     pub fn describe(&self, record: &NodeRecord) -> v1::Node {
         let mut node = v1::Node {
@@ -149,6 +170,7 @@ impl Fleet {
             node.slivers = Some(u32::try_from(report.slivers.len()).unwrap_or(u32::MAX));
             node.load_one = report.load.map(|load| load.one);
             node.kernel = report.kernel;
+            node.agent_version = report.agent_version;
             node.policy_issued_at_ms = report.policy_issued_at_ms;
             let from = now.slot.as_ref().map(|slot| slot.link.peer().address.ip());
             node.direct_address = direct::address(&report.direct_address, from, &record.name);
@@ -173,6 +195,20 @@ impl Fleet {
         }
         if !witnessed.is_empty() {
             trouble.push(witnessed);
+        }
+        let standing = |exemption: &&crate::store::Exemption| {
+            exemption.node == record.id && state.holds.contains_key(&exemption.hold)
+        };
+        let mut exempt = state.exempt.values().filter(standing);
+        if let Some(first) = exempt.next() {
+            let more = match exempt.count() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            trouble.push(format!(
+                "released here alone: hold {} by {} ({}){more}",
+                first.hold, first.person, first.role
+            ));
         }
         node.trouble = trouble.join("; ");
         node

@@ -31,10 +31,12 @@ mod epochs;
 mod facts;
 mod frames;
 mod look;
+mod merge;
 mod order_view;
 mod plan;
 mod policies;
 mod press;
+mod programs;
 mod recorder;
 mod roster;
 mod state;
@@ -50,7 +52,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::{NodeIndex, NodeRef};
-use crate::store::{EPOCH_BLOCK, Note, Store, StoreError};
+use crate::store::{EPOCH_BLOCK, HoldRecord, NodeSeen, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
 pub use approve::Agreed;
@@ -89,7 +91,11 @@ impl Default for FleetConfig {
 pub struct Fleet {
     store: Arc<dyn Store>,
     signer: Arc<trust::Signer>,
+    /// Whose short signatures are ours.
+    keys: trust::Keyring,
     config: FleetConfig,
+    /// What nodes tell is taken over one after the other.
+    merging: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     gate: tokio::sync::Mutex<epochs::Epochs>,
     unwritten: Arc<Unwritten>,
@@ -97,7 +103,9 @@ pub struct Fleet {
     items: mpsc::Sender<Item>,
     agreeing: approve::Agreeing,
     witnessing: witness::Witnessing,
+    sightings: mpsc::Sender<NodeSeen>,
     shutdown: CancellationToken,
+    rollouts: std::sync::OnceLock<std::sync::Weak<crate::rollout::Rollouts>>,
 }
 
 /// Milliseconds since 1970.
@@ -134,7 +142,26 @@ impl Fleet {
             state.enrol(&node);
         }
         for record in store.holds().await? {
-            state.holds.insert(record.hold.id, record.hold);
+            let HoldRecord {
+                hold,
+                signature,
+                imported_from,
+                ..
+            } = record;
+            // One of ours from before there were signatures gets its own now.
+            let ours = || signer.sign_short(trust::Kind::Hold, &proto::canonical::hold(&hold));
+            let word = signature.or_else(|| imported_from.is_none().then(ours));
+            state.hold(hold, word);
+        }
+        for exemption in store.exemptions().await? {
+            state.exempt.insert((exemption.hold, exemption.node), exemption);
+        }
+        state.diaries.extend(store.diaries().await?);
+        let mut keys = trust::Keyring::new();
+        if let Some(certificate) = signer.chain().first()
+            && let Err(error) = keys.add(certificate)
+        {
+            tracing::error!(%error, "what nodes bring back cannot be checked");
         }
         for (order, results) in store.open_orders().await? {
             state.enter(&Arc::new(order), true, &results);
@@ -147,10 +174,13 @@ impl Fleet {
             "loaded"
         );
         let (items, queue) = mpsc::channel(recorder::QUEUE);
+        let (sightings, seen) = mpsc::channel(recorder::QUEUE);
         let fleet = Arc::new(Self {
             unwritten: Arc::new(Unwritten::new(store.clone())),
             store,
             signer,
+            keys,
+            merging: tokio::sync::Mutex::new(()),
             config,
             state: Mutex::new(state),
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
@@ -158,15 +188,18 @@ impl Fleet {
             items,
             agreeing: approve::Agreeing::default(),
             witnessing: witness::Witnessing::default(),
+            sightings,
             shutdown,
+            rollouts: std::sync::OnceLock::new(),
         });
         // Before any node can attach: each gets the head then.
         fleet.sign_head().await?;
         let tasks = vec![
             tokio::spawn(recorder::run(fleet.clone(), queue)),
+            tokio::spawn(recorder::note_sightings(fleet.clone(), seen)),
             tokio::spawn(recorder::retry(fleet.clone())),
-            tokio::spawn(witness::run(fleet.clone())),
             tokio::spawn(policies::run(fleet.clone())),
+            tokio::spawn(witness::run(fleet.clone())),
         ];
         Ok((fleet, tasks))
     }

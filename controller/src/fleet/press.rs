@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use authz::{Action, Actor};
 use proto::v1::OutcomeCounts;
-use proto::{BootId, Hold, HoldId, OrderId, Scope, Version};
+use proto::{BootId, Hold, HoldId, OrderId, Scope, Version, canonical};
 use tokio::sync::MutexGuard;
+use trust::Kind;
 
 use super::aim::NotAimed;
 use super::epochs::Epochs;
@@ -14,7 +15,7 @@ use super::unwritten::Written;
 use super::{Aim, Fleet, LiveOrder, Member};
 use crate::error::Error;
 use crate::orders::{NodeRef, Press, ReleaseOf, Wish};
-use crate::store::{self, Committed, NewOrder, Note, OrderKind, OrderRecord, OrderState};
+use crate::store::{self, Committed, NewOrder, Note, OrderKind, OrderRecord, OrderState, Signatures};
 
 /// What came of a press.
 #[derive(Debug, Clone)]
@@ -223,6 +224,7 @@ impl Fleet {
         for hold in &mut sets {
             hold.version = version;
         }
+        let signatures = self.give_word(&sets, &lifts, version);
         let order = NewOrder {
             id: OrderId::new(),
             key: press.key.clone(),
@@ -239,6 +241,7 @@ impl Fleet {
             wish,
             sets,
             lifts: lifts.iter().map(|hold| hold.id).collect(),
+            signatures,
         };
         let note = Note {
             draft: audit::Draft {
@@ -282,6 +285,19 @@ impl Fleet {
         })
     }
 
+    /// Signs what an order sets, or what it lifts: once, however many nodes there are.
+    fn give_word(&self, sets: &[Hold], lifts: &[Hold], version: Version) -> Signatures {
+        let set = |hold: &Hold| {
+            let word = self.signer.sign_short(Kind::Hold, &canonical::hold(hold));
+            (hold.id, word)
+        };
+        let lift = |hold: &Hold| {
+            let body = canonical::release(hold.id, version);
+            (hold.id, self.signer.sign_short(Kind::Release, &body))
+        };
+        sets.iter().map(set).chain(lifts.iter().map(lift)).collect()
+    }
+
     /// Enters the order and writes it into every attached link.
     async fn put_out(&self, record: OrderRecord, stored: bool) -> LiveOrder {
         let record = Arc::new(record);
@@ -290,9 +306,9 @@ impl Fleet {
             state.now = state.now.max(record.version);
             for hold in &record.holds {
                 if record.kind == OrderKind::Release {
-                    state.holds.remove(&hold.id);
+                    state.lift(hold.id);
                 } else {
-                    state.holds.insert(hold.id, hold.clone());
+                    state.hold(hold.clone(), record.signatures.get(&hold.id).copied());
                 }
             }
             state.enter(&record, stored, &[]);
@@ -385,5 +401,6 @@ fn in_memory(order: &NewOrder, lifts: &[Hold]) -> OrderRecord {
         } else {
             order.sets
         },
+        signatures: order.signatures,
     }
 }

@@ -35,8 +35,33 @@ pub(crate) enum Item {
     },
     /// The controller decided for a node.
     Verdict(Box<ResultRecord>),
-    /// A node was seen.
-    Seen(Box<NodeSeen>),
+}
+
+/// Nodes that were seen, written together. Few, because a press waits for at most one such batch.
+const SIGHTINGS: usize = 64;
+
+/// Writes where nodes were seen, beside the answers: when thousands attach at once, no proof stands behind that.
+pub(crate) async fn note_sightings(fleet: Arc<Fleet>, mut queue: mpsc::Receiver<NodeSeen>) {
+    let mut seen = Vec::with_capacity(SIGHTINGS);
+    loop {
+        seen.clear();
+        tokio::select! {
+            biased;
+            received = queue.recv_many(&mut seen, SIGHTINGS) => if received == 0 { return },
+            // What is left is observations; the nodes will say more.
+            () = fleet.shutdown.cancelled() => queue.close(),
+        }
+        if !seen.is_empty()
+            && let Err(error) = fleet.store.record_seen(&seen).await
+        {
+            // An observation; the next one says more.
+            tracing::debug!(%error, "cannot note where nodes were seen");
+        }
+        if !fleet.shutdown.is_cancelled() {
+            // Gathers, so that a fleet that comes up costs tens of transactions and not thousands.
+            tokio::time::sleep(GATHER).await;
+        }
+    }
 }
 
 /// Records until the fleet ends, and then what is left.
@@ -83,13 +108,7 @@ pub(crate) async fn retry(fleet: Arc<Fleet>) {
 
 impl Fleet {
     async fn record(&self, items: &mut Vec<Item>) {
-        let (results, seen) = self.enter_results(items);
-        if !seen.is_empty()
-            && let Err(error) = self.store.record_seen(&seen).await
-        {
-            // An observation; the next one says more.
-            tracing::debug!(%error, "cannot note where nodes were seen");
-        }
+        let results = self.enter_results(items);
         if !results.is_empty() {
             crate::crash::point("controller.before-record");
             self.write(&results).await;
@@ -100,13 +119,12 @@ impl Fleet {
 
     /// Applies what was heard to the open orders. What it changed is to be written, and stands in
     /// `State::writing` until it is told.
-    fn enter_results(&self, items: &mut Vec<Item>) -> (News, Vec<NodeSeen>) {
-        let (mut results, mut seen) = (Vec::with_capacity(items.len()), Vec::new());
+    fn enter_results(&self, items: &mut Vec<Item>) -> News {
+        let mut results = Vec::with_capacity(items.len());
         let (mut late, mut foreign) = (0_u32, 0_u32);
         let mut state = self.lock();
         for item in items.drain(..) {
             match item {
-                Item::Seen(sign) => seen.push(*sign),
                 Item::Verdict(verdict) => results.push(*verdict),
                 Item::Heard {
                     node,
@@ -163,7 +181,7 @@ impl Fleet {
         }
         let results: News = results.into();
         state.writing = results.clone();
-        (results, seen)
+        results
     }
 
     /// Writes results. What cannot be written is kept with its order.

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use link::Link;
+use proto::canonical::Signature;
 use proto::v1::{self, Outcome};
-use proto::{BootId, Hold, HoldId, NodeId, OrderId, Version};
+use proto::{BootId, Hold, HoldId, NodeId, OrderId, Scope, Version};
 use tokio::sync::{broadcast, mpsc};
 
 use super::facts::Facts;
-use super::frames::{self, Batch};
+use super::frames::{self, Batch, Catchup};
 use super::roster::{Member, Roster};
 use crate::orders::{Cell, Delivery, NodeIndex, Tracker};
-use crate::store::{OrderKind, OrderRecord, OrderState, ResultRecord, Wish};
+use crate::store::{Exemption, OrderKind, OrderRecord, OrderState, ResultRecord, SignedRelease, Wish};
 
 /// Results that were recorded together, of one or more orders.
 pub(crate) type News = Arc<[ResultRecord]>;
@@ -97,6 +98,12 @@ pub(crate) struct State {
     pub(crate) roster: Roster,
     pub(crate) nodes: Vec<NodeNow>,
     pub(crate) holds: BTreeMap<HoldId, Hold>,
+    /// The controller's word for those.
+    words: HashMap<HoldId, Signature>,
+    /// Nodes where one of them was released by somebody there.
+    pub(crate) exempt: BTreeMap<(HoldId, NodeId), Exemption>,
+    /// How far each node's own audit has been taken over.
+    pub(crate) diaries: HashMap<NodeId, audit::Head>,
     /// By epoch, so that nodes get what they are owed in the order of the decisions.
     pub(crate) book: BTreeMap<Version, Open>,
     pub(crate) places: HashMap<OrderId, Version>,
@@ -121,11 +128,98 @@ impl State {
             roster: Roster::default(),
             nodes: Vec::new(),
             holds: BTreeMap::new(),
+            words: HashMap::new(),
+            exempt: BTreeMap::new(),
+            diaries: HashMap::new(),
             book: BTreeMap::new(),
             places: HashMap::new(),
             writing: News::from([]),
             next_generation: 0,
         }
+    }
+
+    /// A hold stands from now on.
+    pub(crate) fn hold(&mut self, hold: Hold, word: Option<Signature>) {
+        self.words.extend(word.map(|word| (hold.id, word)));
+        self.holds.insert(hold.id, hold);
+    }
+
+    /// It stands no more.
+    pub(crate) fn lift(&mut self, hold: HoldId) -> Option<Hold> {
+        self.words.remove(&hold);
+        let nodes =
+            (hold, NodeId::from_uuid(uuid::Uuid::nil()))..=(hold, NodeId::from_uuid(uuid::Uuid::max()));
+        let gone: Vec<_> = self.exempt.range(nodes).map(|(place, _)| *place).collect();
+        for place in gone {
+            self.exempt.remove(&place);
+        }
+        self.holds.remove(&hold)
+    }
+
+    /// The holds that a node is to obey, with the controller's word for them.
+    fn reaching(&self, member: &Member) -> impl Iterator<Item = (&Hold, Option<&Signature>)> {
+        self.holds
+            .values()
+            .filter(|hold| hold.reaches(member.id, &member.site))
+            .filter(|hold| !self.exempt.contains_key(&(hold.id, member.id)))
+            .map(|hold| (hold, self.words.get(&hold.id)))
+    }
+
+    /// Tells every attached node that they reach, but one, of these holds: that they stand, or that they were released
+    /// by these decisions. Links that take nothing are returned.
+    pub(crate) fn spread(&self, holds: &[Hold], releases: &[SignedRelease], but: NodeIndex) -> Vec<Link> {
+        if holds.is_empty() {
+            return Vec::new();
+        }
+        let mut scopes: Vec<&Scope> = Vec::new();
+        for hold in holds {
+            if !scopes.contains(&&hold.scope) {
+                scopes.push(&hold.scope);
+            }
+        }
+        // One batch for each scope, however many nodes.
+        let batch = |wanted: &dyn Fn(&&Hold) -> bool| -> Batch {
+            let about = holds.iter().filter(wanted);
+            let (standing, gone): (Vec<_>, Vec<_>) =
+                about.partition(|hold| self.holds.contains_key(&hold.id));
+            let news = Catchup {
+                released: gone.iter().map(|hold| hold.id).collect(),
+                tombstones: releases
+                    .iter()
+                    .filter(|release| gone.iter().any(|hold| hold.id == release.hold))
+                    .cloned()
+                    .collect(),
+                ..Catchup::default()
+            };
+            let standing = standing.into_iter().map(|hold| (hold, self.words.get(&hold.id)));
+            frames::sync(self.now, standing, news).into()
+        };
+        let mut stuck = Vec::new();
+        for scope in scopes {
+            let shared = batch(&|hold| hold.scope == *scope);
+            for (index, member) in self.roster.iter() {
+                let Some(slot) = self.node(index).and_then(|node| node.slot.as_ref()) else {
+                    continue;
+                };
+                let reached = holds
+                    .iter()
+                    .find(|hold| hold.scope == *scope)
+                    .is_some_and(|hold| hold.reaches(member.id, &member.site));
+                if index == but || !reached {
+                    continue;
+                }
+                let exempt = |hold: &Hold| self.exempt.contains_key(&(hold.id, member.id));
+                let told = if holds.iter().any(exempt) {
+                    batch(&|hold| hold.scope == *scope && !exempt(hold))
+                } else {
+                    shared.clone()
+                };
+                if let Err(mpsc::error::TrySendError::Full(_)) = slot.commands.try_send(told) {
+                    stuck.push(slot.link.clone());
+                }
+            }
+        }
+        stuck
     }
 
     /// Adds a node that was enrolled; also to the open orders that concern it.
@@ -242,23 +336,22 @@ impl State {
         &mut self,
         index: NodeIndex,
         boot: BootId,
-        released: &[HoldId],
+        news: Catchup,
         commands: mpsc::Sender<Batch>,
         link: Link,
         at_ms: i64,
     ) -> Option<Owed> {
         let member = self.roster.get(index)?.clone();
-        let (now, holds) = (self.now, &self.holds);
+        let (now, holds, exempt) = (self.now, &self.holds, &self.exempt);
         let mut frames = Vec::new();
         let mut verdicts = Vec::new();
         for open in self.book.values_mut() {
             if open.tracker.cell(index) == Cell::ABSENT {
                 continue;
             }
-            match open
-                .tracker
-                .attached(index, boot, |hold| holds.contains_key(&hold))
-            {
+            match open.tracker.attached(index, boot, |hold| {
+                holds.contains_key(&hold) && !exempt.contains_key(&(hold, member.id))
+            }) {
                 Delivery::Nothing => {}
                 Delivery::Send => {
                     open.tracker.learn_boot(index, boot);
@@ -277,10 +370,7 @@ impl State {
                 })),
             }
         }
-        let reaching = holds
-            .values()
-            .filter(|hold| hold.reaches(member.id, &member.site));
-        frames.extend(frames::sync(now, reaching, released));
+        frames.extend(frames::sync(now, self.reaching(&member), news));
         let generation = self.next_generation;
         self.next_generation += 1;
         let slot = Slot {

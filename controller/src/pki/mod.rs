@@ -3,6 +3,7 @@
 //! ```text
 //!   ca.pem, ca.key ──┬── controller: serverAuth, DNS and IP names, redbutton://controller
 //!                    ├── person:     clientAuth, redbutton://person/NAME
+//!                    ├── breakglass: clientAuth, redbutton://breakglass/NAME: good at nodes alone (`breakglass.rs`)
 //!                    ├── invite:     clientAuth, redbutton://invite/UUID: may have one key certified (`request.rs`)
 //!                    ├── node:       clientAuth, DNS name, redbutton://node/UUID/nodemgr
 //!                    └── signer:     Ed25519, redbutton://signer: makes statements, never a connection
@@ -14,11 +15,13 @@
 //!
 //! `now` is an argument. Files are `files.rs`'s matter.
 
+mod breakglass;
 mod ca;
 mod files;
 mod request;
 mod signer;
 
+pub use breakglass::BREAKGLASS_MOST;
 pub use ca::{Ca, Issued, NODE_LIFE, PERSON_LIFE, PkiError, ServerName};
 pub use files::{FileError, create_private, sync_directory};
 pub use request::{Certified, RequestError, Requested};

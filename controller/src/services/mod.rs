@@ -19,6 +19,7 @@ mod nodes;
 mod orders;
 mod pages;
 mod people;
+mod rollouts;
 mod sites;
 mod slices;
 mod visible;
@@ -34,6 +35,7 @@ use proto::v1::kits_server::KitsServer;
 use proto::v1::nodes_server::NodesServer;
 use proto::v1::orders_server::OrdersServer;
 use proto::v1::people_server::PeopleServer;
+use proto::v1::rollouts_server::RolloutsServer;
 use proto::v1::sites_server::SitesServer;
 use proto::v1::slices_server::SlicesServer;
 use tonic::service::Routes;
@@ -41,6 +43,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::fleet::Fleet;
+use crate::rollout::Rollouts;
 use door::Door;
 
 /// All services, over one fleet.
@@ -66,6 +69,7 @@ pub(crate) struct PeopleRoutes {
 pub(crate) async fn routes(
     fleet: Arc<Fleet>,
     door: Arc<Door>,
+    rollouts: Arc<Rollouts>,
 ) -> Result<(PeopleRoutes, HealthReporter), tonic_reflection::server::Error> {
     const MAX: usize = proto::MAX_MESSAGE_BYTES;
     let desk = Desk { fleet, door };
@@ -91,8 +95,13 @@ pub(crate) async fn routes(
         .add_service(limited!(SlicesServer))
         .add_service(limited!(NodesServer))
         .add_service(limited!(OrdersServer))
-        .add_service(limited!(ApprovalsServer))
         .add_service(limited!(KitsServer))
+        .add_service(limited!(ApprovalsServer))
+        .add_service(
+            RolloutsServer::new(rollouts::RolloutDesk::new(desk.clone(), rollouts))
+                .max_decoding_message_size(MAX)
+                .max_encoding_message_size(MAX),
+        )
         .add_service(limited!(AuditServer))
         .add_service(limited!(AccessServer))
         .add_service(limited!(EnrolServer));

@@ -182,9 +182,13 @@ impl Desk {
                     .is_none_or(|slice| hold.slice.as_ref() == Some(slice))
                 && may_see_hold(&caller.actor, hold, member.map(|member| &member.site), &runs_at)
         });
+        let exemptions = self
+            .fleet
+            .exemptions(&holds, found.flatten().map(|(_, node)| node.id));
         let holds = holds.into_iter().map(proto::v1::Hold::from);
         Ok(ListHoldsReply {
-            holds: wire::fitting(holds, pages::MAX_ROWS_BYTES),
+            holds: wire::fitting(holds, pages::MAX_ROWS_BYTES / 4 * 3),
+            exemptions: wire::fitting(exemptions.into_iter(), pages::MAX_ROWS_BYTES / 4),
         })
     }
 }

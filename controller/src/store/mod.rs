@@ -29,6 +29,7 @@ mod policies;
 mod proposals;
 mod records;
 mod sqlite;
+pub mod told;
 
 use async_trait::async_trait;
 use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName};
@@ -48,7 +49,8 @@ pub use records::{
     About, AuditFilter, AuditPage, NewNode, NewPerson, NewSite, NewSlice, NodeRecord, NodeSeen,
     NodeSelection, Note, Page, PageRequest, PersonRecord, ReportRecord, SiteRecord, SliceRecord, Visible,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{RolloutRecord, SqliteStore};
+pub use told::{Exemption, Signatures, SignedRelease, Told, ToldRelease};
 
 /// How many epochs to reserve at once: one fsync for so many orders, and a crash skips at most so many numbers.
 pub const EPOCH_BLOCK: u64 = 1_000;
@@ -59,7 +61,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: KeyStore + PolicyStore + ProposalStore + Send + Sync + 'static {
+pub trait Store: KeyStore + PolicyStore + ProposalStore + Told + Send + Sync + 'static {
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

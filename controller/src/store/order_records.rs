@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use proto::canonical::Signature;
 use proto::v1::{Answer, Outcome, OutcomeCounts};
 use proto::{BootId, Hold, HoldId, HoldKind, NodeId, OrderId, PersonName, Role, Scope, SliceName, Version};
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, Visible};
+use super::{Signatures, StoreError, Visible};
 
 /// What an order is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +174,8 @@ pub struct NewOrder {
     pub sets: Vec<Hold>,
     /// Holds that it lifts.
     pub lifts: Vec<HoldId>,
+    /// The controller's word for what it sets, or for what it lifts.
+    pub signatures: Signatures,
 }
 
 /// What came of a commit.
@@ -230,6 +233,8 @@ pub struct OrderRecord {
     pub counts: OutcomeCounts,
     /// The holds that it set or lifted.
     pub holds: Vec<Hold>,
+    /// The controller's word for that; not for those from before there were signatures.
+    pub signatures: Signatures,
 }
 
 /// Which orders are wanted.
@@ -291,6 +296,8 @@ pub struct HoldRecord {
     pub released: Option<Release>,
     /// The node that brought it; `None`: an order set it here.
     pub imported_from: Option<NodeId>,
+    /// The controller's word for it; `None`: from before there were signatures.
+    pub signature: Option<Signature>,
 }
 
 /// The end of a hold.
@@ -313,4 +320,6 @@ pub struct ImportedHold {
     pub hold: Hold,
     /// Who brought it.
     pub node: NodeId,
+    /// The controller's word for it.
+    pub signature: Option<Signature>,
 }

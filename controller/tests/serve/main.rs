@@ -9,6 +9,7 @@ mod crash;
 mod durable;
 mod keys;
 mod lists;
+mod merge;
 mod policy;
 mod press;
 mod refusals;

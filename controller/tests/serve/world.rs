@@ -396,6 +396,9 @@ pub(crate) struct Sim {
     bundle: Arc<Bundle>,
     told: Arc<watch::Sender<Vec<Command>>>,
     report: Arc<Mutex<NodeReport>>,
+    /// What it tells a controller that asks, and what it was asked; `None`: it knows no such call.
+    knows: Arc<Mutex<Option<v1::MergeReply>>>,
+    asked: Arc<Mutex<Vec<v1::MergeRequest>>>,
     answering: Answering,
     links: CancellationToken,
 }
@@ -438,6 +441,8 @@ impl Sim {
             bundle: Arc::new(bundle),
             told: Arc::new(watch::Sender::new(Vec::new())),
             report: Arc::new(Mutex::new(report)),
+            knows: Arc::default(),
+            asked: Arc::default(),
             answering: Arc::new(obedient),
             links: CancellationToken::new(),
         }
@@ -451,6 +456,23 @@ impl Sim {
     pub(crate) fn reporting(self, change: impl FnOnce(&mut NodeReport)) -> Self {
         change(&mut self.report.lock().expect("the report"));
         self
+    }
+
+    /// From now on it knows this, and says so in its report.
+    pub(crate) fn knowing(self, known: v1::MergeReply) -> Self {
+        {
+            let mut report = self.report.lock().expect("the report");
+            report.holds = known.holds.iter().map(|hold| hold.id.clone()).collect();
+            report.tombstones = known.tombstones.len() as u32;
+            report.local_entries = known.entries.last().map_or(0, |entry| entry.sequence);
+        }
+        *self.knows.lock().expect("what it knows") = Some(known);
+        self
+    }
+
+    /// What it was asked to tell.
+    pub(crate) fn asked(&self) -> Vec<v1::MergeRequest> {
+        self.asked.lock().expect("the requests").clone()
     }
 
     /// Dials until it is dropped or hangs up.
@@ -550,6 +572,22 @@ impl Slivers for Sim {
 
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
         Ok(Response::new(self.report.lock().expect("the report").clone()))
+    }
+
+    async fn merge(&self, request: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
+        let request = request.into_inner();
+        self.asked.lock().expect("the requests").push(request.clone());
+        let Some(mut known) = self.knows.lock().expect("what it knows").clone() else {
+            return Err(Status::unimplemented("from before there was such a call"));
+        };
+        known.holds.retain(|hold| request.holds.contains(&hold.id));
+        known
+            .entries
+            .retain(|entry| entry.sequence > request.entries_after);
+        if !request.tombstones {
+            known.tombstones.clear();
+        }
+        Ok(Response::new(known))
     }
 
     async fn obey(

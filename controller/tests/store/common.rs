@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use authz::Grant;
 use controller::store::{
     About, Committed, NewNode, NewOrder, NewPerson, NewSite, NewSlice, Note, OrderKind, OrderRecord,
-    ResultRecord, SqliteStore, Store, Wish,
+    ResultRecord, Signatures, SqliteStore, Store, Wish,
 };
 use proto::v1::{Answer, Outcome};
 use proto::{Hold, HoldId, HoldKind, NodeId, OrderId, Role, Scope, Version};
@@ -158,6 +158,7 @@ pub(crate) fn kill(key: &str, slice: &str, scope: Scope, epoch: u64) -> NewOrder
         },
         sets: vec![hold],
         lifts: Vec::new(),
+        signatures: Signatures::new(),
     }
 }
 

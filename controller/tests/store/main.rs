@@ -4,6 +4,7 @@ mod common;
 mod corrupt;
 mod crash;
 mod full_disk;
+mod golden;
 mod keys;
 mod model;
 mod orders;

@@ -239,6 +239,7 @@ async fn a_hold_that_only_a_node_knew_is_taken_over_once() {
     let import = ImportedHold {
         hold: hold.clone(),
         node: nodes[0],
+        signature: None,
     };
     assert!(
         store
@@ -294,6 +295,7 @@ async fn a_hold_may_come_from_a_node_before_its_order_reaches_the_disk() {
     let import = ImportedHold {
         hold: order.sets[0].clone(),
         node: nodes[1],
+        signature: None,
     };
     assert!(
         store

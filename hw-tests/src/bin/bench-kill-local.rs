@@ -234,6 +234,7 @@ impl Bench {
             order: OrderId::new().to_string(),
             given: version,
             action: Some(action),
+            ..v1::Command::default()
         }
     }
 

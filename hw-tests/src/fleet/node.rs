@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result};
 
 use super::process::Daemon;
+use super::supervisor::Supervisor;
 use super::{program, wait_for};
 
 /// A node on this machine.
@@ -20,6 +21,8 @@ pub struct Node {
     log: PathBuf,
     crash_at: Option<String>,
     daemon: Option<Daemon>,
+    supervisor: Option<Supervisor>,
+    program: Option<PathBuf>,
     started: Vec<Child>,
 }
 
@@ -41,6 +44,8 @@ impl Node {
             log: folder.join(format!("{name}.log")),
             crash_at: None,
             daemon: None,
+            supervisor: None,
+            program: None,
             started: Vec::new(),
             root,
             state,
@@ -76,7 +81,7 @@ impl Node {
     /// # Errors
     /// When it does not.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(program("redbutton-nodemgr")?);
+        let mut command = Command::new(self.program()?);
         command.arg("run").arg("--config").arg(&self.config);
         if let Some(point) = &self.crash_at {
             command.env("REDBUTTON_CRASH_AT", point);
@@ -88,6 +93,53 @@ impl Node {
         })?;
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Its node manager is of this build from the next start on.
+    pub fn use_program(&mut self, path: PathBuf) {
+        self.program = Some(path);
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        match &self.program {
+            Some(path) => Ok(path.clone()),
+            None => program("redbutton-nodemgr"),
+        }
+    }
+
+    /// Starts its node manager under a supervisor, and waits until it takes starts.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn supervise(&mut self) -> Result<()> {
+        let (path, config, log) = (self.program()?, self.config.clone(), self.log.clone());
+        self.supervisor = Some(Supervisor::start(move || {
+            let file = std::fs::File::options().create(true).append(true).open(&log)?;
+            let mut command = Command::new(&path);
+            command
+                .arg("run")
+                .arg("--config")
+                .arg(&config)
+                .stdin(Stdio::null())
+                .stdout(file.try_clone()?)
+                .stderr(file);
+            Ok(command)
+        })?);
+        let socket = self.socket.clone();
+        wait_for("socket of the node manager", || {
+            std::os::unix::net::UnixStream::connect(&socket).ok().map(drop)
+        })
+    }
+
+    /// Ends the node manager and lets it lie.
+    pub fn stop_supervising(&mut self) {
+        self.supervisor = None;
+    }
+
+    /// How often the supervisor started it.
+    #[must_use]
+    pub fn starts(&self) -> u32 {
+        self.supervisor.as_ref().map_or(0, Supervisor::starts)
     }
 
     /// The node manager's process.
@@ -139,7 +191,7 @@ impl Node {
     }
 
     fn command(&self, slice: &str, command: &[&str]) -> Result<Command> {
-        let mut exec = Command::new(program("redbutton-nodemgr")?);
+        let mut exec = Command::new(self.program()?);
         exec.args(["exec", "--socket"])
             .arg(&self.socket)
             .arg(slice)
@@ -165,12 +217,19 @@ impl Node {
         if let Some(daemon) = &self.daemon {
             daemon.show_tail();
         }
+        if self.supervisor.is_some() {
+            let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+            eprintln!("--- {}\n{tail}", self.log.display());
+        }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.daemon = None;
+        self.supervisor = None;
         let root = self.mount.join(&self.root);
         let _ = std::fs::write(root.join("cgroup.kill"), "1");
         for child in &mut self.started {

@@ -239,6 +239,10 @@ impl Drop for Running {
 
 #[tonic::async_trait]
 impl Slivers for Node {
+    async fn merge(&self, _: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
+        Err(Status::unimplemented("this node tells nothing"))
+    }
+
     type ObeyStream = tokio_stream::wrappers::ReceiverStream<Result<v1::Answer, Status>>;
     type WatchStream = tokio_stream::Empty<Result<v1::NodeReport, Status>>;
     type JournalStream = tokio_stream::Empty<Result<v1::JournalLines, Status>>;

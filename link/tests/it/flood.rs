@@ -46,6 +46,7 @@ async fn thousands_of_silent_peers_do_not_keep_an_honest_one_out() {
     }
     let pki = Pki::new("ca");
     let config = ListenConfig {
+        max_handshakes: 512,
         handshake_deadline: NEVER,
         ..ListenConfig::default()
     };

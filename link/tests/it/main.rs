@@ -6,5 +6,6 @@ mod common;
 mod calls;
 mod clocks;
 mod flood;
+mod odd_names;
 mod redial;
 mod trust;

@@ -2,9 +2,7 @@
 
 use authz::{Action, Target, may_see_audit};
 use proto::v1::audit_server::Audit;
-use proto::v1::{
-    self, AuditEntry, AuditHead, AuditHeadRequest, ExportAuditRequest, ListAuditReply, ListAuditRequest,
-};
+use proto::v1::{AuditHead, AuditHeadRequest, ExportAuditRequest, ListAuditReply, ListAuditRequest};
 use proto::{OrderId, PersonName, WireError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,48 +12,10 @@ use super::caller::Caller;
 use super::no::No;
 use super::sight::Entries;
 use super::{Desk, MAX_ROWS, fitting};
+use crate::merge::entry;
 
 /// Entries that are read at once: each reading begins at the start of the file.
 const CHUNK: usize = 5_000;
-
-/// An entry as the wire has it.
-fn entry(entry: audit::Entry) -> AuditEntry {
-    let audit::Entry {
-        sequence,
-        said,
-        previous,
-        hash,
-    } = entry;
-    let audit::Draft {
-        at_ms,
-        version,
-        person,
-        role,
-        action,
-        target,
-        reason,
-        evidence,
-        outcome,
-        detail,
-        order,
-    } = said;
-    AuditEntry {
-        sequence,
-        at_ms,
-        person: person.map(String::from).unwrap_or_default(),
-        role: role.map_or(v1::Role::Unspecified, v1::Role::from).into(),
-        action,
-        target,
-        reason,
-        evidence,
-        outcome: outcome.to_string(),
-        detail,
-        order: order.map(String::from).unwrap_or_default(),
-        previous: previous.as_bytes().to_vec(),
-        hash: hash.as_bytes().to_vec(),
-        version: Some(version.into()),
-    }
-}
 
 /// Every entry is about this node; one that is about a slice begins its target with the slice's name.
 fn may_see(caller: &Caller, said: &audit::Draft) -> bool {
@@ -203,5 +163,14 @@ impl Audit for Desk {
             sequence: head.sequence,
             hash: head.hash.as_bytes().to_vec(),
         }))
+    }
+
+    type WitnessesStream = ReceiverStream<Result<proto::v1::NodeWitness, Status>>;
+
+    async fn witnesses(
+        &self,
+        _: Request<proto::v1::WitnessesRequest>,
+    ) -> Result<Response<Self::WitnessesStream>, Status> {
+        self.centre("collect witnesses:")
     }
 }

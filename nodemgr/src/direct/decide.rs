@@ -323,3 +323,7 @@ fn release(actor: &Actor, wish: &Wish, here: &Here, holds: &[Hold]) -> Result<Ai
         rule,
     })
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

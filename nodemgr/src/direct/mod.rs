@@ -63,6 +63,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 const LISTEN: ListenConfig = ListenConfig {
     backlog: 128,
     max_handshakes: 64,
+    max_turns: 32,
     handshake_deadline: Duration::from_secs(5),
     max_per_identity: 16,
 };

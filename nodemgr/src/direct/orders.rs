@@ -20,6 +20,7 @@ use super::no::No;
 use super::wish::{NodeRef, Press, slice_field};
 use super::{LEAVE, fitting};
 use crate::engine::Begun;
+use crate::holds::Releaser;
 use crate::restart::Wish as Restart;
 
 /// Most orders in one list.
@@ -143,7 +144,15 @@ impl Desk {
             }
             Act::Release(lifted) => {
                 let ids: Vec<HoldId> = lifted.iter().map(|hold| hold.id).collect();
-                let mut begun = self.node.release_here(id, &ids);
+                let by = Releaser {
+                    person: caller.actor.name.clone(),
+                    role: aim.role,
+                    at_ms,
+                };
+                let mut begun = self
+                    .node
+                    .release_here(id, &ids, &by)
+                    .map_err(|e| No::Busy(e.to_string()))?;
                 (lifted.clone(), begun.saved.take(), Then::Finish(begun))
             }
             Act::Restart(wish) => {
@@ -329,6 +338,8 @@ impl Desk {
         let holds = self.node.holds_here().into_iter().filter(wanted);
         Ok(ListHoldsReply {
             holds: fitting(holds.map(v1::Hold::from), super::MAX_ROWS),
+            // What was released here does not stand here.
+            exemptions: Vec::new(),
         })
     }
 

@@ -114,7 +114,7 @@ impl Desk {
     }
 
     /// Answers what only the controller can.
-    fn centre<T>(&self, what: &str) -> Result<T, Status> {
+    pub(super) fn centre<T>(&self, what: &str) -> Result<T, Status> {
         let no = No::Unimplemented(format!(
             "{what} only the controller can: node {} serves what concerns itself",
             self.name
@@ -324,6 +324,7 @@ impl People for Desk {
             version: Some(self.node.seen().into()),
             controller_version: String::new(),
             may: may(&caller.actor, OFFERED),
+            alarms: Vec::new(),
         }))
     }
 

@@ -247,6 +247,11 @@ impl super::Node {
         let snapshot = crate::report::Snapshot {
             seen: core.state.seen,
             holds: core.state.holds.iter().map(|hold| hold.id).collect(),
+            tombstones: core
+                .state
+                .holds
+                .tombstones()
+                .unconfirmed(core.state.seen.incarnation),
             locked: core.state.locked.clone(),
             refused: refused.collect(),
         };

@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::orders::{Kind, Work};
 use super::{Node, Subtree};
-use crate::holds::HoldError;
 use crate::holds::writer::Saved;
+use crate::holds::{HoldError, HoldSet, Releaser};
 use crate::restart::Wish;
 
 /// An act whose change of state is done, and whose killing has begun.
@@ -30,6 +30,12 @@ impl Node {
     /// Every hold that stands here.
     pub(crate) fn holds_here(&self) -> Vec<Hold> {
         self.core().state.holds.iter().cloned().collect()
+    }
+
+    /// Looks at what holds and what was released, and at the highest version seen, in one moment.
+    pub(crate) fn with_holds<T>(&self, look: impl FnOnce(&HoldSet, Version) -> T) -> T {
+        let core = self.core();
+        look(&core.state.holds, core.state.seen)
     }
 
     /// Second answers from now on, of every order.
@@ -57,22 +63,39 @@ impl Node {
         })
     }
 
-    /// Lifts holds on this node and gives back what nothing else holds.
-    pub(crate) fn release_here(self: &Arc<Self>, order: OrderId, holds: &[HoldId]) -> Begun {
+    /// Lifts holds on this node alone, remembers who did, and gives back what nothing else holds.
+    ///
+    /// # Errors
+    /// When one more release cannot be remembered; those before it in `holds` are lifted then.
+    pub(crate) fn release_here(
+        self: &Arc<Self>,
+        order: OrderId,
+        holds: &[HoldId],
+        by: &Releaser,
+    ) -> Result<Begun, HoldError> {
         let mut work = self.work_here(order, Kind::Release);
         let mut core = self.core();
+        let mut refused = None;
         for id in holds {
-            if let Some(hold) = core.state.holds.release(*id) {
-                self.begin_release(&mut core, &mut work, &hold);
+            match core.state.holds.release_local(*id, by.clone(), self.id) {
+                Ok(Some(hold)) => self.begin_release(&mut core, &mut work, &hold),
+                Ok(None) => {}
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
             }
         }
         work.saved = Some(self.writer.save(&core.state));
         let saved = self.writer.save(&core.state);
         drop(core);
         self.touch();
-        Begun {
-            saved: Some(saved),
-            work: Box::new(work),
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(Begun {
+                saved: Some(saved),
+                work: Box::new(work),
+            }),
         }
     }
 

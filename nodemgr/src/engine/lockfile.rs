@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,14 @@ pub(super) struct DirLock {
 }
 
 impl DirLock {
-    /// Makes the directory if it is missing, and locks it.
+    /// Makes the directory if it is missing, and locks it. One that others can change is refused: what they put there
+    /// would be obeyed as holds, and what they link there overwritten.
     pub(super) fn take(dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
+        trust::own_directory(dir).map_err(io::Error::other)?;
         let deadline = Instant::now() + PATIENCE;
         let mut file = File::open(dir)?;
         loop {

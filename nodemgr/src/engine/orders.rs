@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::v1::{self, Answer, Command, Outcome, command::Action};
-use proto::{BootId, Hold, HoldId, HoldKind, Scope, SliceName, Version, WireError};
+use proto::{
+    BootId, Hold, HoldId, HoldKind, PROTOCOL, Scope, SliceName, Tombstone, Version, WireError, canonical,
+};
 use tokio::sync::oneshot;
 
 use super::answers::{badness, bounded, fit};
@@ -15,7 +17,12 @@ use super::proofs::Proof;
 use super::{Node, Verdict};
 use crate::crash;
 use crate::holds::writer::Saved;
+use crate::holds::{Signed, Sync};
 use crate::restart::Wish;
+
+/// Said when a release takes effect and cannot be remembered.
+const FORGOTTEN: &str = "released, and not remembered: this node keeps too many releases of its own that the \
+                         controller has not confirmed";
 
 /// An answer, and what to do once it is on its way.
 #[derive(Debug)]
@@ -68,6 +75,12 @@ enum Refused {
         named: proto::NodeId,
         own: proto::NodeId,
     },
+    /// It has a field that a newer controller knows and we do not: to us it is empty.
+    #[error(
+        "this node does not know this order: version {} speaks protocol {PROTOCOL}, the controller may be newer",
+        crate::software::version()
+    )]
+    Unknown,
     #[error("{0} orders cannot be carried out on this node: {1}")]
     NoMeans(&'static str, String),
     #[error("{0} is no order")]
@@ -118,7 +131,9 @@ impl Node {
         command: Command,
     ) -> Result<Taken, Refused> {
         let now: Version = command.now.ok_or(WireError::Missing { field: "now" })?.into();
-        let action = command.action.ok_or(WireError::Missing { field: "action" })?;
+        let given = command.given.map(Version::from);
+        let word = canonical::signature(&command.release_signature);
+        let action = command.action.ok_or(Refused::Unknown)?;
         let work = |kind, slice| Work {
             arrived,
             answer: answer.clone(),
@@ -133,15 +148,15 @@ impl Node {
         // Checked before anything changes: a malformed hold must not raise the version either.
         let mut work = match action {
             Action::Impose(hold) => {
-                let hold = self.ours(Hold::try_from(hold)?)?;
-                let kind = match hold.kind {
+                let signed = self.ours(hold)?;
+                let kind = match signed.hold.kind {
                     HoldKind::Suspend => Kind::Suspend,
                     HoldKind::Freeze => Kind::Freeze,
                 };
-                let mut work = work(kind, hold.slice.clone());
+                let mut work = work(kind, signed.hold.slice.clone());
                 let mut core = self.core();
                 core.state.witness(now)?;
-                core.state.holds.impose(hold)?;
+                core.state.holds.impose(signed)?;
                 self.begin_impose(&mut core, &mut work);
                 work
             }
@@ -150,7 +165,18 @@ impl Node {
                 let mut work = work(Kind::Release, None);
                 let mut core = self.core();
                 core.state.witness(now)?;
-                match core.state.holds.release(id) {
+                let lifted = match (given, word) {
+                    (Some(given), Some(word)) => {
+                        let (lifted, kept) = core.state.holds.release_signed(id, given, word);
+                        if !kept {
+                            work.remarks.push(FORGOTTEN.into());
+                        }
+                        lifted
+                    }
+                    // From a controller of before there were signatures.
+                    _ => core.state.holds.release(id),
+                };
+                match lifted {
                     Some(hold) => self.begin_release(&mut core, &mut work, &hold),
                     None => work.remarks.push("no such hold stands here".into()),
                 }
@@ -180,14 +206,16 @@ impl Node {
     }
 
     /// A hold that names another node has been sent to the wrong one.
-    fn ours(&self, hold: Hold) -> Result<Hold, Refused> {
+    fn ours(&self, hold: v1::Hold) -> Result<Signed, Refused> {
+        let signature = canonical::signature(&hold.signature);
+        let hold = Hold::try_from(hold)?;
         match hold.scope {
             Scope::Node(named) if named != self.id => Err(Refused::OtherNode {
                 hold: hold.id,
                 named,
                 own: self.id,
             }),
-            _ => Ok(hold),
+            _ => Ok(Signed { hold, signature }),
         }
     }
 
@@ -230,15 +258,17 @@ impl Node {
     }
 
     fn begin_sync(self: &Arc<Self>, work: &mut Work, now: Version, sync: v1::Sync) -> Result<(), Refused> {
-        let v1::Sync { holds, released } = sync;
+        let v1::Sync {
+            holds,
+            released,
+            tombstones,
+            recorded,
+        } = sync;
         let mut wanted = Vec::new();
         for hold in holds {
             let id = hold.id.chars().take(64).collect::<String>();
             // One hold that cannot be read must not keep the others from being obeyed.
-            match Hold::try_from(hold)
-                .map_err(Refused::from)
-                .and_then(|hold| self.ours(hold))
-            {
+            match self.ours(hold) {
                 Ok(hold) => wanted.push(hold),
                 Err(error) => work.refuse(format!("hold {id:?}: {error}")),
             }
@@ -250,11 +280,32 @@ impl Node {
                 Err(error) => work.refuse(error.to_string()),
             }
         }
+        let mut stones = Vec::new();
+        for stone in tombstones {
+            match Tombstone::try_from(stone) {
+                Ok(stone) => stones.push(stone),
+                Err(error) => work.refuse(format!("tombstone: {error}")),
+            }
+        }
         let mut core = self.core();
         core.state.witness(now)?;
-        let change = core.state.holds.sync(wanted, &gone);
+        let change = core.state.holds.sync(Sync {
+            holds: wanted,
+            released: gone,
+            tombstones: stones,
+            recorded: recorded.iter().filter_map(|id| id.parse().ok()).collect(),
+            incarnation: now.incarnation,
+        });
         for error in change.refused {
             work.refuse(error.to_string());
+        }
+        if let [first, rest @ ..] = &*change.buried {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            work.remarks
+                .push(format!("released before, and not set again: hold {first}{more}"));
         }
         if !core.state.locked.is_empty() {
             if work.failed {

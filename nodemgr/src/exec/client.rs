@@ -10,10 +10,24 @@ use std::time::Duration;
 
 use proto::SliceName;
 
+use crate::config::{Config, ConfigError};
+
 use super::{MAX_LINE, Reply, Request, drop};
 
 /// How long the daemon may take. Longer than a sync of a slow disk: the uid of a new slice is written first.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the daemon listens: as given, or as configured, or the default where there is no configuration.
+///
+/// # Errors
+/// When there is a configuration that is none.
+pub fn socket(given: Option<PathBuf>, config: &Path) -> Result<PathBuf, ConfigError> {
+    match given {
+        Some(socket) => Ok(socket),
+        None if config.exists() => Ok(Config::load(config)?.socket),
+        None => Ok(Config::default().socket),
+    }
+}
 
 /// Why a sliver was not started.
 #[derive(Debug, thiserror::Error)]

@@ -53,10 +53,12 @@ impl Peer {
     }
 }
 
-/// Makes the socket: 0600, in a directory that is made if it is missing. One that a dead daemon left is replaced.
+/// Makes the socket: 0600, in a directory that is made if it is missing and that nobody else can change (whoever takes
+/// our place there is asked by root how to become a sliver). One that a dead daemon left is replaced.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
+        trust::own_directory(dir).map_err(io::Error::other)?;
     }
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,

@@ -20,7 +20,7 @@ mod sys;
 use proto::SliceName;
 use serde::{Deserialize, Serialize};
 
-pub use client::{ExecError, run};
+pub use client::{ExecError, run, socket};
 pub(crate) use daemon::Peer;
 pub use daemon::serve;
 

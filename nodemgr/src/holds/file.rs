@@ -13,7 +13,13 @@
 //! written. The highest valid generation wins. Neither valid = corrupt: nothing may start, the file is set
 //! aside, and the new one says so until a full sync has come.
 //!
-//! Raise [`FORMAT`] only when an old reader would misunderstand: it then locks itself rather than guess.
+//! Raise [`FORMAT`] only when an old reader would misunderstand: it then locks itself rather than guess. A file of
+//! an older format is read and written again as it is found.
+//!
+//! | format | what it has |
+//! |---|---|
+//! | 1 | holds |
+//! | 2 | holds with signatures, and tombstones: who does not know these would impose again what was released here |
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -30,7 +36,8 @@ pub const DEFAULT_SLOT: usize = 1 << 20;
 pub const SLOT_RANGE: std::ops::RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 
 const MAGIC: [u8; 8] = *b"RBHOLDS\n";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const READABLE: std::ops::RangeInclusive<u32> = 1..=FORMAT;
 const HEADER: usize = 32;
 const CHECKED: usize = 24;
 const ASIDE_KEPT: u32 = 9;
@@ -143,8 +150,16 @@ pub fn load(dir: &Path, slot: usize, salt: u64) -> Loaded {
             let note = found
                 .broken
                 .map(|why| format!("{}: {why}; rewritten from the other", file.path.display()));
-            let repaired = file.finish();
+            // In place, and so that one whole copy stands at every moment.
+            let repaired = match found.format {
+                FORMAT => file.finish(),
+                _ => file.write(&found.state.encode()).and_then(|()| file.finish()),
+            };
             let note = match repaired {
+                Ok(()) if found.format != FORMAT => {
+                    let was = format!("{}: format {}, now {FORMAT}", file.path.display(), found.format);
+                    Some(note.map_or(was.clone(), |note| format!("{note}; {was}")))
+                }
                 Ok(()) => note,
                 Err(e) => Some(format!(
                     "one copy of the state is broken and cannot be rewritten: {e}"
@@ -198,6 +213,8 @@ fn read_all(file: &File) -> io::Result<Vec<u8>> {
 struct Found {
     state: State,
     generation: u64,
+    /// Of the copy to believe.
+    format: u32,
     good: [Option<u64>; 2],
     image: Vec<u8>,
     broken: Option<String>,
@@ -207,6 +224,7 @@ struct Found {
 /// its middle, a file that lost its end where it always was.
 fn choose(image: &[u8], slot: usize) -> Result<Found, String> {
     let at = |offset: usize| read_copy(image.get(offset..).unwrap_or_default());
+    // Copies of (generation, format, payload).
     let copies = [
         at(0),
         at(slot).or_else(|why| at(image.len() / 2).map_err(|_| why)),
@@ -223,19 +241,20 @@ fn choose(image: &[u8], slot: usize) -> Result<Found, String> {
     };
     let newest = usize::from(good[1] > good[0]);
     let [a, b] = copies;
-    let (generation, payload) = if newest == 0 { a? } else { b? };
+    let (generation, format, payload) = if newest == 0 { a? } else { b? };
     let state = State::decode(payload).map_err(|e| e.to_string())?;
     Ok(Found {
         state,
         generation,
+        format,
         good,
         image: frame(generation, payload),
         broken,
     })
 }
 
-/// Generation and payload of one copy, or what is wrong with it.
-fn read_copy(bytes: &[u8]) -> Result<(u64, &[u8]), String> {
+/// Generation, format and payload of one copy, or what is wrong with it.
+fn read_copy(bytes: &[u8]) -> Result<(u64, u32, &[u8]), String> {
     let header = bytes
         .get(..HEADER)
         .ok_or_else(|| format!("only {} bytes", bytes.len()))?;
@@ -243,8 +262,12 @@ fn read_copy(bytes: &[u8]) -> Result<(u64, &[u8]), String> {
     if header[..8] != MAGIC {
         return Err("no magic".into());
     }
-    if word(8) != FORMAT {
-        return Err(format!("format {}, this program reads {FORMAT}", word(8)));
+    if !READABLE.contains(&word(8)) {
+        return Err(format!(
+            "format {}, this program reads {} to {FORMAT}",
+            word(8),
+            READABLE.start()
+        ));
     }
     let length = word(12) as usize;
     let payload = bytes
@@ -255,7 +278,7 @@ fn read_copy(bytes: &[u8]) -> Result<(u64, &[u8]), String> {
     if sum != word(24) {
         return Err(format!("checksum {:08x}, expected {sum:08x}", word(24)));
     }
-    Ok((u64::from(word(16)) | u64::from(word(20)) << 32, payload))
+    Ok((u64::from(word(16)) | u64::from(word(20)) << 32, word(8), payload))
 }
 
 /// Header and payload of one copy.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
-use proto::{Hold, SliceName, Version, v1};
+use proto::{Hold, SliceName, Tombstone, Version, canonical, v1};
 
-use super::{HoldError, HoldSet};
+use super::{HoldError, HoldSet, Kept, Signed};
 
 /// The first uid that a slice may get. Each slice keeps its own for ever.
 pub const FIRST_UID: u32 = 2_000_000;
@@ -37,7 +37,7 @@ pub enum StateError {
     #[error("state is not readable: {0}")]
     Malformed(#[from] prost::DecodeError),
     /// A hold that this version does not understand: it cannot be obeyed, so nothing may start.
-    #[error("a hold in the state is not understood: {0}")]
+    #[error("a hold or a release in the state is not understood: {0}")]
     Hold(#[from] proto::WireError),
     /// More than [`HoldSet::MAX`], or one id twice.
     #[error("the holds in the state contradict each other: {0}")]
@@ -82,6 +82,56 @@ struct Stored {
     touched: BTreeMap<String, Touched>,
     #[prost(string, tag = "6")]
     locked: String,
+    /// The oldest first.
+    #[prost(message, repeated, tag = "7")]
+    tombstones: Vec<StoredTombstone>,
+}
+
+/// A tombstone. Add fields, never change or reuse a tag.
+#[derive(Clone, PartialEq, Message)]
+struct StoredTombstone {
+    #[prost(message, optional, tag = "1")]
+    stone: Option<v1::Tombstone>,
+    #[prost(uint64, tag = "2")]
+    known_in: u64,
+    #[prost(string, tag = "3")]
+    also: String,
+}
+
+impl From<Kept> for StoredTombstone {
+    fn from(
+        Kept {
+            stone,
+            known_in,
+            also,
+        }: Kept,
+    ) -> Self {
+        Self {
+            stone: Some(stone.into()),
+            known_in,
+            also: also.map(String::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<StoredTombstone> for Kept {
+    type Error = StateError;
+
+    fn try_from(stored: StoredTombstone) -> Result<Self, StateError> {
+        let StoredTombstone {
+            stone,
+            known_in,
+            also,
+        } = stored;
+        Ok(Kept {
+            stone: Tombstone::try_from(stone.unwrap_or_default())?,
+            known_in,
+            also: match also.as_str() {
+                "" => None,
+                also => Some(also.parse().map_err(proto::WireError::id("also"))?),
+            },
+        })
+    }
 }
 
 impl Default for State {
@@ -152,7 +202,7 @@ impl State {
         } = self;
         Stored {
             seen: Some((*seen).into()),
-            holds: holds.iter().cloned().map(v1::Hold::from).collect(),
+            holds: holds.signed().cloned().map(v1::Hold::from).collect(),
             uids: uids
                 .iter()
                 .map(|(slice, uid)| (slice.as_str().to_owned(), *uid))
@@ -160,6 +210,7 @@ impl State {
             next_uid: *next_uid,
             touched: touched.clone(),
             locked: locked.clone(),
+            tombstones: holds.tombstones.iter().cloned().map(Into::into).collect(),
         }
         .encode_to_vec()
     }
@@ -176,10 +227,18 @@ impl State {
             next_uid,
             touched,
             locked,
+            tombstones,
         } = Stored::decode(bytes)?;
         let mut set = HoldSet::default();
         for hold in holds {
-            set.impose(Hold::try_from(hold)?)?;
+            let signature = canonical::signature(&hold.signature);
+            let hold = Hold::try_from(hold)?;
+            set.impose(Signed { hold, signature })?;
+        }
+        // After the holds: what stands was written as standing.
+        for stored in tombstones {
+            // More than fit were never written.
+            set.tombstones.add(stored.try_into()?);
         }
         let mut next = next_uid.max(FIRST_UID);
         let mut users = BTreeMap::new();

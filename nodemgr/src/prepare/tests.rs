@@ -63,13 +63,17 @@ pub(crate) fn prepare_and_look() {
             ("kill.descriptors", Assurance::Exact) => {
                 assert!(getrlimit(Resource::RLIMIT_NOFILE).expect("limits").0 >= DESCRIPTORS);
             }
+            ("secrets.memory", Assurance::Exact) => {
+                assert!(!nix::sys::prctl::get_dumpable().expect("prctl"));
+                assert_eq!(getrlimit(Resource::RLIMIT_CORE).expect("limits"), (0, 0));
+            }
             ("kill.priority", Assurance::Exact) => {
                 assert_eq!(sys::schedule().expect("policy"), libc::SCHED_FIFO)
             }
             _ => {}
         }
     }
-    assert_eq!(steps.len(), 4);
+    assert_eq!(steps.len(), 5);
     // What was grown is there to be used: a quarter of it, and the kernel is not asked for memory.
     sys::allow_only(&[libc::SYS_sigaltstack, libc::SYS_munmap, libc::SYS_exit_group]).expect("a filter");
     let mut used = Vec::new();

@@ -8,6 +8,8 @@ mod crash;
 
 mod exec;
 mod grpc;
+mod merge;
 mod orders;
 mod state;
 mod support;
+mod versions;

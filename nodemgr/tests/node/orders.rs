@@ -164,7 +164,7 @@ fn what_is_malformed_stale_or_for_another_node_changes_nothing() {
             action: None,
             ..lab.impose(&hold)
         },
-        "action is missing",
+        "this node does not know this order",
     );
     let wire = |change: fn(&mut v1::Hold)| {
         let mut wire = v1::Hold::from(hold.clone());

@@ -127,6 +127,7 @@ impl Lab {
             order,
             given: Some(now.into()),
             action: Some(action),
+            ..v1::Command::default()
         }
     }
 
@@ -142,6 +143,7 @@ impl Lab {
         self.command(Action::Sync(v1::Sync {
             holds: holds.iter().cloned().map(Into::into).collect(),
             released: released.iter().map(ToString::to_string).collect(),
+            ..v1::Sync::default()
         }))
     }
 }

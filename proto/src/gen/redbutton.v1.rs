@@ -59,6 +59,31 @@ pub struct Hold {
     /// The decision that set it.
     #[prost(message, optional, tag = "10")]
     pub version: ::core::option::Option<Version>,
+    /// The controller's word for all of the above: 72 bytes, a short signature of crate `trust` over the canonical
+    /// encoding. Empty: a node's own hold, or one from before there were signatures.
+    #[prost(bytes = "vec", tag = "11")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+}
+/// That a hold was released, as a node remembers it: by the controller (version, signature) or on the node itself
+/// (person, role, at_ms).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tombstone {
+    /// UUID.
+    #[prost(string, tag = "1")]
+    pub hold: ::prost::alloc::string::String,
+    /// The decision that released it.
+    #[prost(message, optional, tag = "2")]
+    pub version: ::core::option::Option<Version>,
+    /// The controller's word for that, 72 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub person: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "5")]
+    pub role: i32,
+    /// By the node's clock, in milliseconds since 1970.
+    #[prost(int64, tag = "6")]
+    pub at_ms: i64,
 }
 /// The four classes of people of PDN-03-015, section 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1062,252 +1087,6 @@ pub struct SignedStatement {
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Command {
-    /// The controller's version when it sent this, never lower than anything it sent before.
-    #[prost(message, optional, tag = "1")]
-    pub now: ::core::option::Option<Version>,
-    /// UUID of the order; empty for `sync`.
-    #[prost(string, tag = "2")]
-    pub order: ::prost::alloc::string::String,
-    /// The version at which the order was given.
-    #[prost(message, optional, tag = "3")]
-    pub given: ::core::option::Option<Version>,
-    #[prost(oneof = "command::Action", tags = "4, 5, 6, 7, 8, 9, 10")]
-    pub action: ::core::option::Option<command::Action>,
-}
-/// Nested message and enum types in `Command`.
-pub mod command {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Action {
-        /// Set the hold, then freeze or kill what it applies to.
-        #[prost(message, tag = "4")]
-        Impose(super::Hold),
-        /// Lift the hold with this id.
-        #[prost(string, tag = "5")]
-        Release(::prost::alloc::string::String),
-        /// The full set of holds for this node, sent once on each attach, after the pending orders.
-        #[prost(message, tag = "6")]
-        Sync(super::Sync),
-        #[prost(message, tag = "7")]
-        Reboot(super::Reboot),
-        #[prost(message, tag = "8")]
-        Halt(super::Halt),
-        /// A PolicySnapshot, signed: to be kept and decided by. Not answered: the next report says it.
-        #[prost(message, tag = "9")]
-        Policy(super::SignedStatement),
-        /// Where the audit stands, signed: to be kept. Not answered.
-        #[prost(message, tag = "10")]
-        Witness(super::SignedStatement),
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Sync {
-    /// Everything that holds on this node.
-    #[prost(message, repeated, tag = "1")]
-    pub holds: ::prost::alloc::vec::Vec<Hold>,
-    /// Ids the node reported that were released meanwhile. A hold in neither list stays.
-    #[prost(string, repeated, tag = "2")]
-    pub released: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// Restart the machine. Proven only by another boot id.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Reboot {
-    /// The boot id that the controller last saw; a node that already has another one does nothing.
-    #[prost(string, tag = "1")]
-    pub boot_id: ::prost::alloc::string::String,
-}
-/// Power the machine off, with no way back but its outlet.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Halt {
-    #[prost(string, tag = "1")]
-    pub boot_id: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Answer {
-    #[prost(string, tag = "1")]
-    pub order: ::prost::alloc::string::String,
-    /// The `given` of the command, or the `now` of a sync.
-    #[prost(message, optional, tag = "2")]
-    pub version: ::core::option::Option<Version>,
-    /// The worst of the slivers.
-    #[prost(enumeration = "Outcome", tag = "3")]
-    pub outcome: i32,
-    /// Human-readable: why it failed, was refused, or is not durable.
-    #[prost(string, tag = "4")]
-    pub detail: ::prost::alloc::string::String,
-    /// The hold (or its release) was on the node's disk when this was said.
-    #[prost(bool, tag = "5")]
-    pub durable: bool,
-    /// Set in the second answer: empty, and no respawn for 5 s.
-    #[prost(bool, tag = "6")]
-    pub proven: bool,
-    #[prost(string, tag = "7")]
-    pub boot_id: ::prost::alloc::string::String,
-    /// From the command's arrival to `populated 0` of the last sliver, microseconds.
-    #[prost(uint64, tag = "8")]
-    pub dead_us: u64,
-    /// From the command's arrival to the end of fsync, microseconds.
-    #[prost(uint64, tag = "9")]
-    pub durable_us: u64,
-    #[prost(message, repeated, tag = "10")]
-    pub slivers: ::prost::alloc::vec::Vec<SliverProof>,
-    /// After a sync: the ids of all holds that now stand on the node.
-    #[prost(string, repeated, tag = "11")]
-    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// What happened to one subtree.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SliverProof {
-    #[prost(string, tag = "1")]
-    pub slice: ::prost::alloc::string::String,
-    /// Path below the cgroup2 mount.
-    #[prost(string, tag = "2")]
-    pub cgroup: ::prost::alloc::string::String,
-    /// The kernel's id of that cgroup, compared before the kill.
-    #[prost(uint64, tag = "3")]
-    pub cgroup_id: u64,
-    #[prost(enumeration = "Outcome", tag = "4")]
-    pub outcome: i32,
-    #[prost(string, tag = "5")]
-    pub detail: ::prost::alloc::string::String,
-    /// Processes found while frozen. Absent: could not be counted.
-    #[prost(uint32, optional, tag = "6")]
-    pub killed: ::core::option::Option<u32>,
-    /// Dead but not reaped by their parent. Absent: could not be counted.
-    #[prost(uint32, optional, tag = "7")]
-    pub zombies: ::core::option::Option<u32>,
-    /// Left in uninterruptible sleep.
-    #[prost(uint32, optional, tag = "8")]
-    pub stuck: ::core::option::Option<u32>,
-    /// Times that a manager started it again and it was killed again.
-    #[prost(uint32, tag = "9")]
-    pub respawns: u32,
-    /// Who starts it: systemd, docker, podman, kubernetes; empty for our own slivers.
-    #[prost(string, tag = "10")]
-    pub manager: ::prost::alloc::string::String,
-    /// Microseconds: freezing (whether or not it completed), evidence, kill to `populated 0`.
-    #[prost(uint64, tag = "11")]
-    pub freeze_us: u64,
-    #[prost(bool, tag = "12")]
-    pub frozen: bool,
-    #[prost(uint64, tag = "13")]
-    pub evidence_us: u64,
-    #[prost(uint64, tag = "14")]
-    pub kill_us: u64,
-    #[prost(message, optional, tag = "15")]
-    pub evidence: ::core::option::Option<Evidence>,
-}
-/// Taken while frozen, bounded in time and size.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Evidence {
-    #[prost(message, repeated, tag = "1")]
-    pub processes: ::prost::alloc::vec::Vec<Process>,
-    /// Why some or all of it is missing; empty when complete.
-    #[prost(string, tag = "2")]
-    pub incomplete: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Process {
-    #[prost(int32, tag = "1")]
-    pub pid: i32,
-    #[prost(int32, tag = "2")]
-    pub ppid: i32,
-    #[prost(uint32, tag = "3")]
-    pub uid: u32,
-    #[prost(string, tag = "4")]
-    pub comm: ::prost::alloc::string::String,
-    /// At most 256 bytes, NULs shown as spaces.
-    #[prost(string, tag = "5")]
-    pub command_line: ::prost::alloc::string::String,
-    /// One letter of proc(5): R S D Z T t I X.
-    #[prost(string, tag = "6")]
-    pub state: ::prost::alloc::string::String,
-    #[prost(uint32, optional, tag = "7")]
-    pub files: ::core::option::Option<u32>,
-    #[prost(uint32, optional, tag = "8")]
-    pub sockets: ::core::option::Option<u32>,
-    #[prost(uint64, tag = "9")]
-    pub resident_kib: u64,
-    #[prost(uint64, tag = "10")]
-    pub cpu_ms: u64,
-    /// The slice it belongs to; empty for the node's own.
-    #[prost(string, tag = "11")]
-    pub slice: ::prost::alloc::string::String,
-    #[prost(string, tag = "12")]
-    pub cgroup: ::prost::alloc::string::String,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReportRequest {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchNodeRequest {
-    /// Milliseconds between reports; 0 means 10,000.
-    #[prost(uint32, tag = "1")]
-    pub interval_ms: u32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct NodeReport {
-    #[prost(string, tag = "1")]
-    pub node: ::prost::alloc::string::String,
-    /// Version of this protocol that the node speaks.
-    #[prost(uint32, tag = "2")]
-    pub protocol: u32,
-    #[prost(string, tag = "3")]
-    pub agent_version: ::prost::alloc::string::String,
-    #[prost(string, tag = "4")]
-    pub boot_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "5")]
-    pub kernel: ::prost::alloc::string::String,
-    /// The node's own clock.
-    #[prost(int64, tag = "6")]
-    pub clock_ms: i64,
-    #[prost(uint64, tag = "7")]
-    pub uptime_ms: u64,
-    #[prost(message, optional, tag = "8")]
-    pub load: ::core::option::Option<Load>,
-    #[prost(message, optional, tag = "9")]
-    pub memory: ::core::option::Option<Memory>,
-    #[prost(message, optional, tag = "10")]
-    pub files: ::core::option::Option<Files>,
-    #[prost(uint32, tag = "11")]
-    pub processes: u32,
-    #[prost(message, repeated, tag = "12")]
-    pub slivers: ::prost::alloc::vec::Vec<SliverState>,
-    /// The highest version that the node has seen.
-    #[prost(message, optional, tag = "13")]
-    pub seen: ::core::option::Option<Version>,
-    /// Ids of every hold on its disk.
-    #[prost(string, repeated, tag = "14")]
-    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// SHA-256 of the effective configuration, hex.
-    #[prost(string, tag = "15")]
-    pub configuration_hash: ::prost::alloc::string::String,
-    #[prost(message, repeated, tag = "16")]
-    pub capabilities: ::prost::alloc::vec::Vec<Capability>,
-    /// Empty: well. Otherwise why nothing may start (state file corrupt, ...).
-    #[prost(string, tag = "17")]
-    pub locked: ::prost::alloc::string::String,
-    /// Cgroups that an adopt pattern matched and the guard refused, with the reason.
-    #[prost(message, repeated, tag = "18")]
-    pub refused: ::prost::alloc::vec::Vec<RefusedCgroup>,
-    #[prost(string, tag = "19")]
-    pub hostname: ::prost::alloc::string::String,
-    /// Whether a reboot or halt order can be carried out here, and how.
-    #[prost(string, tag = "20")]
-    pub restart_means: ::prost::alloc::string::String,
-    /// When the policy snapshot was issued by which the node decides on its own; 0: it has none, and nobody may act
-    /// directly.
-    #[prost(int64, tag = "21")]
-    pub policy_issued_at_ms: i64,
-    #[prost(message, optional, tag = "22")]
-    pub policy_version: ::core::option::Option<Version>,
-    /// Where the node listens for people: HOST:PORT, or :PORT on every address of its own. Empty: nowhere.
-    #[prost(string, tag = "23")]
-    pub direct_address: ::prost::alloc::string::String,
-    /// What the node has seen of the audit.
-    #[prost(message, optional, tag = "24")]
-    pub witnessed: ::core::option::Option<Witnessed>,
-}
 /// Heads of the audit that the controller signed and a node kept; the crate `audit` defines their bytes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Witnessed {
@@ -1324,790 +1103,6 @@ pub struct Contradiction {
     pub earlier: ::core::option::Option<SignedStatement>,
     #[prost(message, optional, tag = "2")]
     pub later: ::core::option::Option<SignedStatement>,
-}
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct Load {
-    #[prost(double, tag = "1")]
-    pub one: f64,
-    #[prost(double, tag = "2")]
-    pub five: f64,
-    #[prost(double, tag = "3")]
-    pub fifteen: f64,
-    /// Pressure stall information, "some avg10" in percent. Absent: unknown.
-    #[prost(double, optional, tag = "4")]
-    pub cpu_some: ::core::option::Option<f64>,
-    #[prost(double, optional, tag = "5")]
-    pub memory_some: ::core::option::Option<f64>,
-    #[prost(double, optional, tag = "6")]
-    pub memory_full: ::core::option::Option<f64>,
-    #[prost(double, optional, tag = "7")]
-    pub io_some: ::core::option::Option<f64>,
-    #[prost(double, optional, tag = "8")]
-    pub io_full: ::core::option::Option<f64>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Memory {
-    #[prost(uint64, tag = "1")]
-    pub total_kib: u64,
-    #[prost(uint64, tag = "2")]
-    pub available_kib: u64,
-}
-/// /proc/sys/fs/file-nr.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Files {
-    #[prost(uint64, tag = "1")]
-    pub allocated: u64,
-    #[prost(uint64, tag = "2")]
-    pub maximum: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SliverState {
-    #[prost(string, tag = "1")]
-    pub slice: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub cgroup: ::prost::alloc::string::String,
-    #[prost(enumeration = "SliverActivity", tag = "3")]
-    pub activity: i32,
-    #[prost(uint32, optional, tag = "4")]
-    pub processes: ::core::option::Option<u32>,
-    /// Ids of the holds that apply.
-    #[prost(string, repeated, tag = "5")]
-    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, tag = "6")]
-    pub manager: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "7")]
-    pub respawns: u32,
-    /// Empty for adopted slivers.
-    #[prost(uint32, optional, tag = "8")]
-    pub uid: ::core::option::Option<u32>,
-}
-/// What this kernel gives, and what it does not.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Capability {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(enumeration = "Assurance", tag = "2")]
-    pub assurance: i32,
-    #[prost(string, tag = "3")]
-    pub reason: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RefusedCgroup {
-    #[prost(string, tag = "1")]
-    pub cgroup: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub reason: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ProcessesRequest {
-    /// Empty: all.
-    #[prost(string, tag = "1")]
-    pub slice: ::prost::alloc::string::String,
-    /// 0 means 1,000; at most 10,000.
-    #[prost(uint32, tag = "2")]
-    pub limit: u32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ProcessesReply {
-    #[prost(message, repeated, tag = "1")]
-    pub processes: ::prost::alloc::vec::Vec<Process>,
-    /// More existed than were returned.
-    #[prost(bool, tag = "2")]
-    pub truncated: bool,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct JournalRequest {
-    /// 0 means 100; at most 10,000.
-    #[prost(uint32, tag = "1")]
-    pub lines: u32,
-    /// A systemd unit; empty: everything.
-    #[prost(string, tag = "2")]
-    pub unit: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct JournalLines {
-    #[prost(string, repeated, tag = "1")]
-    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Where they came from: journalctl, a file, the kernel ring.
-    #[prost(string, tag = "2")]
-    pub source: ::prost::alloc::string::String,
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum SliverActivity {
-    Unspecified = 0,
-    Empty = 1,
-    Running = 2,
-    Frozen = 3,
-}
-impl SliverActivity {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "SLIVER_ACTIVITY_UNSPECIFIED",
-            Self::Empty => "SLIVER_ACTIVITY_EMPTY",
-            Self::Running => "SLIVER_ACTIVITY_RUNNING",
-            Self::Frozen => "SLIVER_ACTIVITY_FROZEN",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "SLIVER_ACTIVITY_UNSPECIFIED" => Some(Self::Unspecified),
-            "SLIVER_ACTIVITY_EMPTY" => Some(Self::Empty),
-            "SLIVER_ACTIVITY_RUNNING" => Some(Self::Running),
-            "SLIVER_ACTIVITY_FROZEN" => Some(Self::Frozen),
-            _ => None,
-        }
-    }
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Assurance {
-    Unspecified = 0,
-    Exact = 1,
-    Bounded = 2,
-    NotEnforced = 3,
-    Unknown = 4,
-}
-impl Assurance {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "ASSURANCE_UNSPECIFIED",
-            Self::Exact => "ASSURANCE_EXACT",
-            Self::Bounded => "ASSURANCE_BOUNDED",
-            Self::NotEnforced => "ASSURANCE_NOT_ENFORCED",
-            Self::Unknown => "ASSURANCE_UNKNOWN",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "ASSURANCE_UNSPECIFIED" => Some(Self::Unspecified),
-            "ASSURANCE_EXACT" => Some(Self::Exact),
-            "ASSURANCE_BOUNDED" => Some(Self::Bounded),
-            "ASSURANCE_NOT_ENFORCED" => Some(Self::NotEnforced),
-            "ASSURANCE_UNKNOWN" => Some(Self::Unknown),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod slivers_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    #[derive(Debug, Clone)]
-    pub struct SliversClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl SliversClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> SliversClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> SliversClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            SliversClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// The node's state. The controller's first call on a new link: only then is the node attached.
-        pub async fn report(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReportRequest>,
-        ) -> std::result::Result<tonic::Response<super::NodeReport>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/redbutton.v1.Slivers/Report",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Report"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Orders in, answers out. The controller opens one such stream for each link and keeps it, so that a press
-        /// costs one frame a node. A node answers every command once with `proven` unset and, where the proof
-        /// needs time (adopted slivers), once more with it set.
-        pub async fn obey(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::Command>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::Answer>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/redbutton.v1.Slivers/Obey",
-            );
-            let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Slivers", "Obey"));
-            self.inner.streaming(req, path, codec).await
-        }
-        /// A report now, then one at each interval and soon after a sliver changes its state.
-        pub async fn watch(
-            &mut self,
-            request: impl tonic::IntoRequest<super::WatchNodeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::NodeReport>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/redbutton.v1.Slivers/Watch",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Watch"));
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// Processes of one slice or, with no slice, of the whole node.
-        pub async fn processes(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ProcessesRequest>,
-        ) -> std::result::Result<tonic::Response<super::ProcessesReply>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/redbutton.v1.Slivers/Processes",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Processes"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The tail of the node's journal.
-        pub async fn journal(
-            &mut self,
-            request: impl tonic::IntoRequest<super::JournalRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::JournalLines>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/redbutton.v1.Slivers/Journal",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Journal"));
-            self.inner.server_streaming(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod slivers_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with SliversServer.
-    #[async_trait]
-    pub trait Slivers: std::marker::Send + std::marker::Sync + 'static {
-        /// The node's state. The controller's first call on a new link: only then is the node attached.
-        async fn report(
-            &self,
-            request: tonic::Request<super::ReportRequest>,
-        ) -> std::result::Result<tonic::Response<super::NodeReport>, tonic::Status>;
-        /// Server streaming response type for the Obey method.
-        type ObeyStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::Answer, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Orders in, answers out. The controller opens one such stream for each link and keeps it, so that a press
-        /// costs one frame a node. A node answers every command once with `proven` unset and, where the proof
-        /// needs time (adopted slivers), once more with it set.
-        async fn obey(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::Command>>,
-        ) -> std::result::Result<tonic::Response<Self::ObeyStream>, tonic::Status>;
-        /// Server streaming response type for the Watch method.
-        type WatchStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::NodeReport, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// A report now, then one at each interval and soon after a sliver changes its state.
-        async fn watch(
-            &self,
-            request: tonic::Request<super::WatchNodeRequest>,
-        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Processes of one slice or, with no slice, of the whole node.
-        async fn processes(
-            &self,
-            request: tonic::Request<super::ProcessesRequest>,
-        ) -> std::result::Result<tonic::Response<super::ProcessesReply>, tonic::Status>;
-        /// Server streaming response type for the Journal method.
-        type JournalStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::JournalLines, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// The tail of the node's journal.
-        async fn journal(
-            &self,
-            request: tonic::Request<super::JournalRequest>,
-        ) -> std::result::Result<tonic::Response<Self::JournalStream>, tonic::Status>;
-    }
-    #[derive(Debug)]
-    pub struct SliversServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> SliversServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for SliversServer<T>
-    where
-        T: Slivers,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/redbutton.v1.Slivers/Report" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReportSvc<T: Slivers>(pub Arc<T>);
-                    impl<T: Slivers> tonic::server::UnaryService<super::ReportRequest>
-                    for ReportSvc<T> {
-                        type Response = super::NodeReport;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ReportRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Slivers>::report(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReportSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/redbutton.v1.Slivers/Obey" => {
-                    #[allow(non_camel_case_types)]
-                    struct ObeySvc<T: Slivers>(pub Arc<T>);
-                    impl<T: Slivers> tonic::server::StreamingService<super::Command>
-                    for ObeySvc<T> {
-                        type Response = super::Answer;
-                        type ResponseStream = T::ObeyStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<tonic::Streaming<super::Command>>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Slivers>::obey(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ObeySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/redbutton.v1.Slivers/Watch" => {
-                    #[allow(non_camel_case_types)]
-                    struct WatchSvc<T: Slivers>(pub Arc<T>);
-                    impl<
-                        T: Slivers,
-                    > tonic::server::ServerStreamingService<super::WatchNodeRequest>
-                    for WatchSvc<T> {
-                        type Response = super::NodeReport;
-                        type ResponseStream = T::WatchStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::WatchNodeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Slivers>::watch(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/redbutton.v1.Slivers/Processes" => {
-                    #[allow(non_camel_case_types)]
-                    struct ProcessesSvc<T: Slivers>(pub Arc<T>);
-                    impl<T: Slivers> tonic::server::UnaryService<super::ProcessesRequest>
-                    for ProcessesSvc<T> {
-                        type Response = super::ProcessesReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ProcessesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Slivers>::processes(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ProcessesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/redbutton.v1.Slivers/Journal" => {
-                    #[allow(non_camel_case_types)]
-                    struct JournalSvc<T: Slivers>(pub Arc<T>);
-                    impl<
-                        T: Slivers,
-                    > tonic::server::ServerStreamingService<super::JournalRequest>
-                    for JournalSvc<T> {
-                        type Response = super::JournalLines;
-                        type ResponseStream = T::JournalStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::JournalRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Slivers>::journal(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = JournalSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for SliversServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "redbutton.v1.Slivers";
-    impl<T> tonic::server::NamedService for SliversServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
 }
 /// The crate `audit` defines how the hash is made.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4990,6 +3985,2893 @@ pub mod kits_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A program of ours. Its SHA-256 is who it is; name and version are words for people.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Software {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// As uname -m says it; empty: any.
+    #[prost(string, tag = "4")]
+    pub architecture: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub size: u64,
+    #[prost(string, tag = "6")]
+    pub added_by: ::prost::alloc::string::String,
+    #[prost(int64, tag = "7")]
+    pub added_at_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadSoftwareRequest {
+    #[prost(oneof = "upload_software_request::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<upload_software_request::Part>,
+}
+/// Nested message and enum types in `UploadSoftwareRequest`.
+pub mod upload_software_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(uint64, tag = "1")]
+        Size(u64),
+        #[prost(bytes, tag = "2")]
+        Bytes(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSoftwareRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSoftwareReply {
+    #[prost(message, repeated, tag = "1")]
+    pub software: ::prost::alloc::vec::Vec<Software>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutPlan {
+    /// Cumulative shares of the fleet in percent, rising, the last one 100.
+    #[prost(uint32, repeated, tag = "1")]
+    pub waves: ::prost::alloc::vec::Vec<u32>,
+    /// The nodes of a wave begin at random moments within this time.
+    #[prost(uint64, tag = "2")]
+    pub spread_ms: u64,
+    /// How long an updated node must stay well before it counts.
+    #[prost(uint64, tag = "3")]
+    pub soak_ms: u64,
+    /// How long a node may take from the switch until it is attached again with the new version.
+    #[prost(uint64, tag = "4")]
+    pub deadline_ms: u64,
+    /// Bad nodes that do not halt it yet.
+    #[prost(uint32, tag = "5")]
+    pub tolerate: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartRolloutRequest {
+    /// One for each architecture, all of one name and version.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    pub plan: ::core::option::Option<RolloutPlan>,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// Chosen by the client, a UUID: the same key again is the same rollout.
+    #[prost(string, tag = "4")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StartRolloutReply {
+    /// Absent while it waits for a second person.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<RolloutDetail>,
+    /// What a second person has to agree to. Carried out, it becomes the newest rollout.
+    #[prost(message, optional, tag = "2")]
+    pub proposal: ::core::option::Option<Proposal>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rollout {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(enumeration = "RolloutPhase", tag = "3")]
+    pub phase: i32,
+    /// Why it is paused or halted.
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub started_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(int64, tag = "7")]
+    pub started_at_ms: i64,
+    /// The wave that moves, from 1 on.
+    #[prost(uint32, tag = "8")]
+    pub wave: u32,
+    #[prost(message, optional, tag = "9")]
+    pub plan: ::core::option::Option<RolloutPlan>,
+    #[prost(uint32, tag = "10")]
+    pub nodes: u32,
+    #[prost(uint32, tag = "11")]
+    pub waiting: u32,
+    #[prost(uint32, tag = "12")]
+    pub moving: u32,
+    #[prost(uint32, tag = "13")]
+    pub done: u32,
+    #[prost(uint32, tag = "14")]
+    pub bad: u32,
+    #[prost(uint32, tag = "15")]
+    pub returned: u32,
+    #[prost(uint32, tag = "16")]
+    pub skipped: u32,
+    #[prost(bytes = "vec", repeated, tag = "17")]
+    pub sha256: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutNode {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub site: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub wave: u32,
+    #[prost(enumeration = "NodeStep", tag = "5")]
+    pub step: i32,
+    #[prost(string, tag = "6")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(int64, tag = "7")]
+    pub at_ms: i64,
+    #[prost(bool, tag = "8")]
+    pub attached: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutDetail {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+    /// As many as fit: those that are bad or in motion first.
+    #[prost(message, repeated, tag = "2")]
+    pub nodes: ::prost::alloc::vec::Vec<RolloutNode>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRolloutsRequest {
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRolloutsReply {
+    #[prost(message, repeated, tag = "1")]
+    pub rollouts: ::prost::alloc::vec::Vec<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRolloutRequest {
+    /// Empty: the newest.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SteerRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "RolloutAct", tag = "2")]
+    pub act: i32,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What is signed (kind Software): a node takes no program without it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Manifest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    /// As uname -m says it; empty: any.
+    #[prost(string, tag = "5")]
+    pub architecture: ::prost::alloc::string::String,
+    /// The controller's version when it decided this. A node refuses one that is older than the last it took, so that
+    /// an old signature cannot bring back an old program.
+    #[prost(message, optional, tag = "6")]
+    pub decided: ::core::option::Option<Version>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareStateRequest {}
+/// Also part of each report.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareState {
+    /// Of the program that speaks; empty: the one that came with the package.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub architecture: ::prost::alloc::string::String,
+    /// It is on trial: if it does not attach in time, or dies again and again, the one before it returns.
+    #[prost(bool, tag = "4")]
+    pub trial: bool,
+    /// Rises with each activation and each return.
+    #[prost(uint64, tag = "5")]
+    pub attempt: u64,
+    /// Of the last program that was left again, by itself or by order, and why.
+    #[prost(bytes = "vec", tag = "6")]
+    pub left_sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "7")]
+    pub left_why: ::prost::alloc::string::String,
+    /// Why no program can be changed here; empty: it can.
+    #[prost(string, tag = "8")]
+    pub refused: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfferSoftwareRequest {
+    #[prost(message, optional, tag = "1")]
+    pub manifest: ::core::option::Option<SignedStatement>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfferSoftwareReply {
+    /// Bytes of it that are on the disk; all of them: it is checked and can be activated.
+    #[prost(uint64, tag = "1")]
+    pub have: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareChunk {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftwareChunkReply {
+    #[prost(uint64, tag = "1")]
+    pub have: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActivateSoftwareRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    /// How long it may take to attach.
+    #[prost(uint64, tag = "2")]
+    pub deadline_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevertSoftwareRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutPhase {
+    Unspecified = 0,
+    Running = 1,
+    Paused = 2,
+    /// Stopped by itself: a node did not come back well.
+    Halted = 3,
+    /// A person ended it; nodes stay as they are.
+    Aborted = 4,
+    /// Updated nodes go back to what they ran before.
+    Returning = 5,
+    Done = 6,
+    Returned = 7,
+}
+impl RolloutPhase {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_PHASE_UNSPECIFIED",
+            Self::Running => "ROLLOUT_PHASE_RUNNING",
+            Self::Paused => "ROLLOUT_PHASE_PAUSED",
+            Self::Halted => "ROLLOUT_PHASE_HALTED",
+            Self::Aborted => "ROLLOUT_PHASE_ABORTED",
+            Self::Returning => "ROLLOUT_PHASE_RETURNING",
+            Self::Done => "ROLLOUT_PHASE_DONE",
+            Self::Returned => "ROLLOUT_PHASE_RETURNED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_PHASE_RUNNING" => Some(Self::Running),
+            "ROLLOUT_PHASE_PAUSED" => Some(Self::Paused),
+            "ROLLOUT_PHASE_HALTED" => Some(Self::Halted),
+            "ROLLOUT_PHASE_ABORTED" => Some(Self::Aborted),
+            "ROLLOUT_PHASE_RETURNING" => Some(Self::Returning),
+            "ROLLOUT_PHASE_DONE" => Some(Self::Done),
+            "ROLLOUT_PHASE_RETURNED" => Some(Self::Returned),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NodeStep {
+    Unspecified = 0,
+    /// Its turn has not come, or it is away; it gets it when it returns.
+    Waiting = 1,
+    Sending = 2,
+    Restarting = 3,
+    /// It is back and must stay well for a while.
+    Settling = 4,
+    Done = 5,
+    Bad = 6,
+    Returning = 7,
+    Returned = 8,
+    /// Nothing to do: the program runs there already, or none was given for its architecture.
+    Skipped = 9,
+}
+impl NodeStep {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NODE_STEP_UNSPECIFIED",
+            Self::Waiting => "NODE_STEP_WAITING",
+            Self::Sending => "NODE_STEP_SENDING",
+            Self::Restarting => "NODE_STEP_RESTARTING",
+            Self::Settling => "NODE_STEP_SETTLING",
+            Self::Done => "NODE_STEP_DONE",
+            Self::Bad => "NODE_STEP_BAD",
+            Self::Returning => "NODE_STEP_RETURNING",
+            Self::Returned => "NODE_STEP_RETURNED",
+            Self::Skipped => "NODE_STEP_SKIPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NODE_STEP_UNSPECIFIED" => Some(Self::Unspecified),
+            "NODE_STEP_WAITING" => Some(Self::Waiting),
+            "NODE_STEP_SENDING" => Some(Self::Sending),
+            "NODE_STEP_RESTARTING" => Some(Self::Restarting),
+            "NODE_STEP_SETTLING" => Some(Self::Settling),
+            "NODE_STEP_DONE" => Some(Self::Done),
+            "NODE_STEP_BAD" => Some(Self::Bad),
+            "NODE_STEP_RETURNING" => Some(Self::Returning),
+            "NODE_STEP_RETURNED" => Some(Self::Returned),
+            "NODE_STEP_SKIPPED" => Some(Self::Skipped),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutAct {
+    Unspecified = 0,
+    Pause = 1,
+    /// Goes on; after a halt, bad nodes so far are taken note of and stay as they are.
+    Resume = 2,
+    Abort = 3,
+    Back = 4,
+}
+impl RolloutAct {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_ACT_UNSPECIFIED",
+            Self::Pause => "ROLLOUT_ACT_PAUSE",
+            Self::Resume => "ROLLOUT_ACT_RESUME",
+            Self::Abort => "ROLLOUT_ACT_ABORT",
+            Self::Back => "ROLLOUT_ACT_BACK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_ACT_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_ACT_PAUSE" => Some(Self::Pause),
+            "ROLLOUT_ACT_RESUME" => Some(Self::Resume),
+            "ROLLOUT_ACT_ABORT" => Some(Self::Abort),
+            "ROLLOUT_ACT_BACK" => Some(Self::Back),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod rollouts_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What people call, at the controller.
+    #[derive(Debug, Clone)]
+    pub struct RolloutsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RolloutsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RolloutsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RolloutsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RolloutsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// A program comes in. The first message carries nothing but `size`, the others bytes. What it is (name, version,
+        /// architecture) the controller reads from its bytes; it never runs it.
+        pub async fn upload(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::UploadSoftwareRequest,
+            >,
+        ) -> std::result::Result<tonic::Response<super::Software>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Upload",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Upload"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        pub async fn list_software(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSoftwareReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/ListSoftware",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "ListSoftware"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn start(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Start",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Start"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Newest first.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Get",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Rollouts", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// As it stands, then at every change; ends when nothing more is to come.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RolloutDetail>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn steer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SteerRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Rollouts/Steer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Rollouts", "Steer"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod rollouts_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RolloutsServer.
+    #[async_trait]
+    pub trait Rollouts: std::marker::Send + std::marker::Sync + 'static {
+        /// A program comes in. The first message carries nothing but `size`, the others bytes. What it is (name, version,
+        /// architecture) the controller reads from its bytes; it never runs it.
+        async fn upload(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::UploadSoftwareRequest>>,
+        ) -> std::result::Result<tonic::Response<super::Software>, tonic::Status>;
+        async fn list_software(
+            &self,
+            request: tonic::Request<super::ListSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSoftwareReply>,
+            tonic::Status,
+        >;
+        async fn start(
+            &self,
+            request: tonic::Request<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutReply>,
+            tonic::Status,
+        >;
+        /// Newest first.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsReply>,
+            tonic::Status,
+        >;
+        async fn get(
+            &self,
+            request: tonic::Request<super::GetRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RolloutDetail, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// As it stands, then at every change; ends when nothing more is to come.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::GetRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        async fn steer(
+            &self,
+            request: tonic::Request<super::SteerRolloutRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutDetail>, tonic::Status>;
+    }
+    /// What people call, at the controller.
+    #[derive(Debug)]
+    pub struct RolloutsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RolloutsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RolloutsServer<T>
+    where
+        T: Rollouts,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/redbutton.v1.Rollouts/Upload" => {
+                    #[allow(non_camel_case_types)]
+                    struct UploadSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::ClientStreamingService<super::UploadSoftwareRequest>
+                    for UploadSvc<T> {
+                        type Response = super::Software;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::UploadSoftwareRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::upload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UploadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/ListSoftware" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSoftwareSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::ListSoftwareRequest>
+                    for ListSoftwareSvc<T> {
+                        type Response = super::ListSoftwareReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::list_software(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSoftwareSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Start" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::StartRolloutRequest>
+                    for StartSvc<T> {
+                        type Response = super::StartRolloutReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::start(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::ListRolloutsRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListRolloutsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRolloutsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::GetRolloutRequest>
+                    for GetSvc<T> {
+                        type Response = super::RolloutDetail;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::ServerStreamingService<super::GetRolloutRequest>
+                    for WatchSvc<T> {
+                        type Response = super::RolloutDetail;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Rollouts/Steer" => {
+                    #[allow(non_camel_case_types)]
+                    struct SteerSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::SteerRolloutRequest>
+                    for SteerSvc<T> {
+                        type Response = super::RolloutDetail;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SteerRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::steer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SteerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RolloutsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "redbutton.v1.Rollouts";
+    impl<T> tonic::server::NamedService for RolloutsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod software_updates_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by the daemon, over the connection that it dialled.
+    #[derive(Debug, Clone)]
+    pub struct SoftwareUpdatesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl SoftwareUpdatesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> SoftwareUpdatesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> SoftwareUpdatesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            SoftwareUpdatesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn state(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SoftwareStateRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/State",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "State"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Announces a program; the answer says how much of it is here already.
+        pub async fn offer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OfferSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OfferSoftwareReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Offer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Offer"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The next bytes. One call at a time: so a press never waits behind more than one chunk.
+        pub async fn chunk(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SoftwareChunk>,
+        ) -> std::result::Result<
+            tonic::Response<super::SoftwareChunkReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Chunk",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Chunk"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tries the program, then lets the service manager start it. The daemon ends soon after the answer.
+        pub async fn activate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ActivateSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Activate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Activate"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Back to what ran before this program. Nothing happens when another one runs.
+        pub async fn revert(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevertSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.SoftwareUpdates/Revert",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.SoftwareUpdates", "Revert"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod software_updates_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with SoftwareUpdatesServer.
+    #[async_trait]
+    pub trait SoftwareUpdates: std::marker::Send + std::marker::Sync + 'static {
+        async fn state(
+            &self,
+            request: tonic::Request<super::SoftwareStateRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status>;
+        /// Announces a program; the answer says how much of it is here already.
+        async fn offer(
+            &self,
+            request: tonic::Request<super::OfferSoftwareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OfferSoftwareReply>,
+            tonic::Status,
+        >;
+        /// The next bytes. One call at a time: so a press never waits behind more than one chunk.
+        async fn chunk(
+            &self,
+            request: tonic::Request<super::SoftwareChunk>,
+        ) -> std::result::Result<
+            tonic::Response<super::SoftwareChunkReply>,
+            tonic::Status,
+        >;
+        /// Tries the program, then lets the service manager start it. The daemon ends soon after the answer.
+        async fn activate(
+            &self,
+            request: tonic::Request<super::ActivateSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status>;
+        /// Back to what ran before this program. Nothing happens when another one runs.
+        async fn revert(
+            &self,
+            request: tonic::Request<super::RevertSoftwareRequest>,
+        ) -> std::result::Result<tonic::Response<super::SoftwareState>, tonic::Status>;
+    }
+    /// Served by the daemon, over the connection that it dialled.
+    #[derive(Debug)]
+    pub struct SoftwareUpdatesServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> SoftwareUpdatesServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for SoftwareUpdatesServer<T>
+    where
+        T: SoftwareUpdates,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/redbutton.v1.SoftwareUpdates/State" => {
+                    #[allow(non_camel_case_types)]
+                    struct StateSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::SoftwareStateRequest>
+                    for StateSvc<T> {
+                        type Response = super::SoftwareState;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SoftwareStateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::state(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Offer" => {
+                    #[allow(non_camel_case_types)]
+                    struct OfferSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::OfferSoftwareRequest>
+                    for OfferSvc<T> {
+                        type Response = super::OfferSoftwareReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OfferSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::offer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OfferSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Chunk" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChunkSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::SoftwareChunk> for ChunkSvc<T> {
+                        type Response = super::SoftwareChunkReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SoftwareChunk>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::chunk(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChunkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Activate" => {
+                    #[allow(non_camel_case_types)]
+                    struct ActivateSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::ActivateSoftwareRequest>
+                    for ActivateSvc<T> {
+                        type Response = super::SoftwareState;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ActivateSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::activate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ActivateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.SoftwareUpdates/Revert" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevertSvc<T: SoftwareUpdates>(pub Arc<T>);
+                    impl<
+                        T: SoftwareUpdates,
+                    > tonic::server::UnaryService<super::RevertSoftwareRequest>
+                    for RevertSvc<T> {
+                        type Response = super::SoftwareState;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevertSoftwareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SoftwareUpdates>::revert(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevertSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for SoftwareUpdatesServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "redbutton.v1.SoftwareUpdates";
+    impl<T> tonic::server::NamedService for SoftwareUpdatesServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Command {
+    /// The controller's version when it sent this, never lower than anything it sent before.
+    #[prost(message, optional, tag = "1")]
+    pub now: ::core::option::Option<Version>,
+    /// UUID of the order; empty for `sync`.
+    #[prost(string, tag = "2")]
+    pub order: ::prost::alloc::string::String,
+    /// The version at which the order was given.
+    #[prost(message, optional, tag = "3")]
+    pub given: ::core::option::Option<Version>,
+    /// The controller's word for a `release` at `given`, 72 bytes.
+    #[prost(bytes = "vec", tag = "12")]
+    pub release_signature: ::prost::alloc::vec::Vec<u8>,
+    #[prost(oneof = "command::Action", tags = "4, 5, 6, 7, 8, 9, 10")]
+    pub action: ::core::option::Option<command::Action>,
+}
+/// Nested message and enum types in `Command`.
+pub mod command {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Action {
+        /// Set the hold, then freeze or kill what it applies to.
+        #[prost(message, tag = "4")]
+        Impose(super::Hold),
+        /// Lift the hold with this id.
+        #[prost(string, tag = "5")]
+        Release(::prost::alloc::string::String),
+        /// The full set of holds for this node, sent once on each attach, after the pending orders.
+        #[prost(message, tag = "6")]
+        Sync(super::Sync),
+        #[prost(message, tag = "7")]
+        Reboot(super::Reboot),
+        #[prost(message, tag = "8")]
+        Halt(super::Halt),
+        /// A PolicySnapshot, signed: to be kept and decided by. Not answered: the next report says it.
+        #[prost(message, tag = "9")]
+        Policy(super::SignedStatement),
+        /// Where the audit stands, signed: to be kept. Not answered.
+        #[prost(message, tag = "10")]
+        Witness(super::SignedStatement),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Sync {
+    /// Everything that holds on this node.
+    #[prost(message, repeated, tag = "1")]
+    pub holds: ::prost::alloc::vec::Vec<Hold>,
+    /// Ids the node reported that were released meanwhile. A hold in neither list stays.
+    #[prost(string, repeated, tag = "2")]
+    pub released: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The controller's word for those of `released` for which it has given one.
+    #[prost(message, repeated, tag = "3")]
+    pub tombstones: ::prost::alloc::vec::Vec<Tombstone>,
+    /// Ids of the node's tombstones that the controller has taken in and keeps.
+    #[prost(string, repeated, tag = "4")]
+    pub recorded: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MergeRequest {
+    /// Ids of holds that the controller does not know, at most 64.
+    #[prost(string, repeated, tag = "1")]
+    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Entries of the node's own audit after this sequence.
+    #[prost(uint64, tag = "2")]
+    pub entries_after: u64,
+    /// Whether tombstones are wanted.
+    #[prost(bool, tag = "3")]
+    pub tombstones: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MergeReply {
+    /// Those asked for that stand.
+    #[prost(message, repeated, tag = "1")]
+    pub holds: ::prost::alloc::vec::Vec<Hold>,
+    /// Every tombstone whose arrival the controller has not confirmed in the incarnation that the node has seen last,
+    /// and every signed one.
+    #[prost(message, repeated, tag = "2")]
+    pub tombstones: ::prost::alloc::vec::Vec<Tombstone>,
+    /// In order; as many as fit.
+    #[prost(message, repeated, tag = "3")]
+    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
+}
+/// Restart the machine. Proven only by another boot id.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reboot {
+    /// The boot id that the controller last saw; a node that already has another one does nothing.
+    #[prost(string, tag = "1")]
+    pub boot_id: ::prost::alloc::string::String,
+}
+/// Power the machine off, with no way back but its outlet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Halt {
+    #[prost(string, tag = "1")]
+    pub boot_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Answer {
+    #[prost(string, tag = "1")]
+    pub order: ::prost::alloc::string::String,
+    /// The `given` of the command, or the `now` of a sync.
+    #[prost(message, optional, tag = "2")]
+    pub version: ::core::option::Option<Version>,
+    /// The worst of the slivers.
+    #[prost(enumeration = "Outcome", tag = "3")]
+    pub outcome: i32,
+    /// Human-readable: why it failed, was refused, or is not durable.
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
+    /// The hold (or its release) was on the node's disk when this was said.
+    #[prost(bool, tag = "5")]
+    pub durable: bool,
+    /// Set in the second answer: empty, and no respawn for 5 s.
+    #[prost(bool, tag = "6")]
+    pub proven: bool,
+    #[prost(string, tag = "7")]
+    pub boot_id: ::prost::alloc::string::String,
+    /// From the command's arrival to `populated 0` of the last sliver, microseconds.
+    #[prost(uint64, tag = "8")]
+    pub dead_us: u64,
+    /// From the command's arrival to the end of fsync, microseconds.
+    #[prost(uint64, tag = "9")]
+    pub durable_us: u64,
+    #[prost(message, repeated, tag = "10")]
+    pub slivers: ::prost::alloc::vec::Vec<SliverProof>,
+    /// After a sync: the ids of all holds that now stand on the node.
+    #[prost(string, repeated, tag = "11")]
+    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What happened to one subtree.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SliverProof {
+    #[prost(string, tag = "1")]
+    pub slice: ::prost::alloc::string::String,
+    /// Path below the cgroup2 mount.
+    #[prost(string, tag = "2")]
+    pub cgroup: ::prost::alloc::string::String,
+    /// The kernel's id of that cgroup, compared before the kill.
+    #[prost(uint64, tag = "3")]
+    pub cgroup_id: u64,
+    #[prost(enumeration = "Outcome", tag = "4")]
+    pub outcome: i32,
+    #[prost(string, tag = "5")]
+    pub detail: ::prost::alloc::string::String,
+    /// Processes found while frozen. Absent: could not be counted.
+    #[prost(uint32, optional, tag = "6")]
+    pub killed: ::core::option::Option<u32>,
+    /// Dead but not reaped by their parent. Absent: could not be counted.
+    #[prost(uint32, optional, tag = "7")]
+    pub zombies: ::core::option::Option<u32>,
+    /// Left in uninterruptible sleep.
+    #[prost(uint32, optional, tag = "8")]
+    pub stuck: ::core::option::Option<u32>,
+    /// Times that a manager started it again and it was killed again.
+    #[prost(uint32, tag = "9")]
+    pub respawns: u32,
+    /// Who starts it: systemd, docker, podman, kubernetes; empty for our own slivers.
+    #[prost(string, tag = "10")]
+    pub manager: ::prost::alloc::string::String,
+    /// Microseconds: freezing (whether or not it completed), evidence, kill to `populated 0`.
+    #[prost(uint64, tag = "11")]
+    pub freeze_us: u64,
+    #[prost(bool, tag = "12")]
+    pub frozen: bool,
+    #[prost(uint64, tag = "13")]
+    pub evidence_us: u64,
+    #[prost(uint64, tag = "14")]
+    pub kill_us: u64,
+    #[prost(message, optional, tag = "15")]
+    pub evidence: ::core::option::Option<Evidence>,
+}
+/// Taken while frozen, bounded in time and size.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Evidence {
+    #[prost(message, repeated, tag = "1")]
+    pub processes: ::prost::alloc::vec::Vec<Process>,
+    /// Why some or all of it is missing; empty when complete.
+    #[prost(string, tag = "2")]
+    pub incomplete: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Process {
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+    #[prost(int32, tag = "2")]
+    pub ppid: i32,
+    #[prost(uint32, tag = "3")]
+    pub uid: u32,
+    #[prost(string, tag = "4")]
+    pub comm: ::prost::alloc::string::String,
+    /// At most 256 bytes, NULs shown as spaces.
+    #[prost(string, tag = "5")]
+    pub command_line: ::prost::alloc::string::String,
+    /// One letter of proc(5): R S D Z T t I X.
+    #[prost(string, tag = "6")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "7")]
+    pub files: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "8")]
+    pub sockets: ::core::option::Option<u32>,
+    #[prost(uint64, tag = "9")]
+    pub resident_kib: u64,
+    #[prost(uint64, tag = "10")]
+    pub cpu_ms: u64,
+    /// The slice it belongs to; empty for the node's own.
+    #[prost(string, tag = "11")]
+    pub slice: ::prost::alloc::string::String,
+    #[prost(string, tag = "12")]
+    pub cgroup: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchNodeRequest {
+    /// Milliseconds between reports; 0 means 10,000.
+    #[prost(uint32, tag = "1")]
+    pub interval_ms: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeReport {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Version of this protocol that the node speaks.
+    #[prost(uint32, tag = "2")]
+    pub protocol: u32,
+    #[prost(string, tag = "3")]
+    pub agent_version: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub boot_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub kernel: ::prost::alloc::string::String,
+    /// The node's own clock.
+    #[prost(int64, tag = "6")]
+    pub clock_ms: i64,
+    #[prost(uint64, tag = "7")]
+    pub uptime_ms: u64,
+    #[prost(message, optional, tag = "8")]
+    pub load: ::core::option::Option<Load>,
+    #[prost(message, optional, tag = "9")]
+    pub memory: ::core::option::Option<Memory>,
+    #[prost(message, optional, tag = "10")]
+    pub files: ::core::option::Option<Files>,
+    #[prost(uint32, tag = "11")]
+    pub processes: u32,
+    #[prost(message, repeated, tag = "12")]
+    pub slivers: ::prost::alloc::vec::Vec<SliverState>,
+    /// The highest version that the node has seen.
+    #[prost(message, optional, tag = "13")]
+    pub seen: ::core::option::Option<Version>,
+    /// Ids of every hold on its disk.
+    #[prost(string, repeated, tag = "14")]
+    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// SHA-256 of the effective configuration, hex.
+    #[prost(string, tag = "15")]
+    pub configuration_hash: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "16")]
+    pub capabilities: ::prost::alloc::vec::Vec<Capability>,
+    /// Empty: well. Otherwise why nothing may start (state file corrupt, ...).
+    #[prost(string, tag = "17")]
+    pub locked: ::prost::alloc::string::String,
+    /// Cgroups that an adopt pattern matched and the guard refused, with the reason.
+    #[prost(message, repeated, tag = "18")]
+    pub refused: ::prost::alloc::vec::Vec<RefusedCgroup>,
+    #[prost(string, tag = "19")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Whether a reboot or halt order can be carried out here, and how.
+    #[prost(string, tag = "20")]
+    pub restart_means: ::prost::alloc::string::String,
+    /// When the policy snapshot was issued by which the node decides on its own; 0: it has none, and nobody may act
+    /// directly.
+    #[prost(int64, tag = "21")]
+    pub policy_issued_at_ms: i64,
+    #[prost(message, optional, tag = "22")]
+    pub policy_version: ::core::option::Option<Version>,
+    /// Where the node listens for people: HOST:PORT, or :PORT on every address of its own. Empty: nowhere.
+    #[prost(string, tag = "23")]
+    pub direct_address: ::prost::alloc::string::String,
+    /// What the node has seen of the audit.
+    #[prost(message, optional, tag = "24")]
+    pub witnessed: ::core::option::Option<Witnessed>,
+    /// The last sequence of the node's own audit.
+    #[prost(uint64, tag = "25")]
+    pub local_entries: u64,
+    /// Releases that the node remembers and that the controller has not confirmed to know.
+    #[prost(uint32, tag = "26")]
+    pub tombstones: u32,
+    /// Which program speaks, and whether another one can take its place.
+    #[prost(message, optional, tag = "29")]
+    pub software: ::core::option::Option<SoftwareState>,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Load {
+    #[prost(double, tag = "1")]
+    pub one: f64,
+    #[prost(double, tag = "2")]
+    pub five: f64,
+    #[prost(double, tag = "3")]
+    pub fifteen: f64,
+    /// Pressure stall information, "some avg10" in percent. Absent: unknown.
+    #[prost(double, optional, tag = "4")]
+    pub cpu_some: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "5")]
+    pub memory_some: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "6")]
+    pub memory_full: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "7")]
+    pub io_some: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "8")]
+    pub io_full: ::core::option::Option<f64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Memory {
+    #[prost(uint64, tag = "1")]
+    pub total_kib: u64,
+    #[prost(uint64, tag = "2")]
+    pub available_kib: u64,
+}
+/// /proc/sys/fs/file-nr.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Files {
+    #[prost(uint64, tag = "1")]
+    pub allocated: u64,
+    #[prost(uint64, tag = "2")]
+    pub maximum: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SliverState {
+    #[prost(string, tag = "1")]
+    pub slice: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub cgroup: ::prost::alloc::string::String,
+    #[prost(enumeration = "SliverActivity", tag = "3")]
+    pub activity: i32,
+    #[prost(uint32, optional, tag = "4")]
+    pub processes: ::core::option::Option<u32>,
+    /// Ids of the holds that apply.
+    #[prost(string, repeated, tag = "5")]
+    pub holds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "6")]
+    pub manager: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "7")]
+    pub respawns: u32,
+    /// Empty for adopted slivers.
+    #[prost(uint32, optional, tag = "8")]
+    pub uid: ::core::option::Option<u32>,
+}
+/// What this kernel gives, and what it does not.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Capability {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Assurance", tag = "2")]
+    pub assurance: i32,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefusedCgroup {
+    #[prost(string, tag = "1")]
+    pub cgroup: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProcessesRequest {
+    /// Empty: all.
+    #[prost(string, tag = "1")]
+    pub slice: ::prost::alloc::string::String,
+    /// 0 means 1,000; at most 10,000.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProcessesReply {
+    #[prost(message, repeated, tag = "1")]
+    pub processes: ::prost::alloc::vec::Vec<Process>,
+    /// More existed than were returned.
+    #[prost(bool, tag = "2")]
+    pub truncated: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalRequest {
+    /// 0 means 100; at most 10,000.
+    #[prost(uint32, tag = "1")]
+    pub lines: u32,
+    /// A systemd unit; empty: everything.
+    #[prost(string, tag = "2")]
+    pub unit: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalLines {
+    #[prost(string, repeated, tag = "1")]
+    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where they came from: journalctl, a file, the kernel ring.
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SliverActivity {
+    Unspecified = 0,
+    Empty = 1,
+    Running = 2,
+    Frozen = 3,
+}
+impl SliverActivity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SLIVER_ACTIVITY_UNSPECIFIED",
+            Self::Empty => "SLIVER_ACTIVITY_EMPTY",
+            Self::Running => "SLIVER_ACTIVITY_RUNNING",
+            Self::Frozen => "SLIVER_ACTIVITY_FROZEN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SLIVER_ACTIVITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SLIVER_ACTIVITY_EMPTY" => Some(Self::Empty),
+            "SLIVER_ACTIVITY_RUNNING" => Some(Self::Running),
+            "SLIVER_ACTIVITY_FROZEN" => Some(Self::Frozen),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Assurance {
+    Unspecified = 0,
+    Exact = 1,
+    Bounded = 2,
+    NotEnforced = 3,
+    Unknown = 4,
+}
+impl Assurance {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ASSURANCE_UNSPECIFIED",
+            Self::Exact => "ASSURANCE_EXACT",
+            Self::Bounded => "ASSURANCE_BOUNDED",
+            Self::NotEnforced => "ASSURANCE_NOT_ENFORCED",
+            Self::Unknown => "ASSURANCE_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ASSURANCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ASSURANCE_EXACT" => Some(Self::Exact),
+            "ASSURANCE_BOUNDED" => Some(Self::Bounded),
+            "ASSURANCE_NOT_ENFORCED" => Some(Self::NotEnforced),
+            "ASSURANCE_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod slivers_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct SliversClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl SliversClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> SliversClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> SliversClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            SliversClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The node's state. The controller's first call on a new link: only then is the node attached.
+        pub async fn report(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodeReport>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Slivers/Report",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Report"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Orders in, answers out. The controller opens one such stream for each link and keeps it, so that a press
+        /// costs one frame a node. A node answers every command once with `proven` unset and, where the proof
+        /// needs time (adopted slivers), once more with it set.
+        pub async fn obey(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Command>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Answer>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Slivers/Obey",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Slivers", "Obey"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// A report now, then one at each interval and soon after a sliver changes its state.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::NodeReport>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Slivers/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Processes of one slice or, with no slice, of the whole node.
+        pub async fn processes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ProcessesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ProcessesReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Slivers/Processes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Processes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What the node knows and the controller does not: asked before the streams are opened, and only when the report
+        /// gives reason to.
+        pub async fn merge(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MergeRequest>,
+        ) -> std::result::Result<tonic::Response<super::MergeReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Slivers/Merge",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Merge"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The tail of the node's journal.
+        pub async fn journal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JournalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::JournalLines>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Slivers/Journal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("redbutton.v1.Slivers", "Journal"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod slivers_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with SliversServer.
+    #[async_trait]
+    pub trait Slivers: std::marker::Send + std::marker::Sync + 'static {
+        /// The node's state. The controller's first call on a new link: only then is the node attached.
+        async fn report(
+            &self,
+            request: tonic::Request<super::ReportRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodeReport>, tonic::Status>;
+        /// Server streaming response type for the Obey method.
+        type ObeyStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Answer, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Orders in, answers out. The controller opens one such stream for each link and keeps it, so that a press
+        /// costs one frame a node. A node answers every command once with `proven` unset and, where the proof
+        /// needs time (adopted slivers), once more with it set.
+        async fn obey(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Command>>,
+        ) -> std::result::Result<tonic::Response<Self::ObeyStream>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::NodeReport, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A report now, then one at each interval and soon after a sliver changes its state.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchNodeRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Processes of one slice or, with no slice, of the whole node.
+        async fn processes(
+            &self,
+            request: tonic::Request<super::ProcessesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ProcessesReply>, tonic::Status>;
+        /// What the node knows and the controller does not: asked before the streams are opened, and only when the report
+        /// gives reason to.
+        async fn merge(
+            &self,
+            request: tonic::Request<super::MergeRequest>,
+        ) -> std::result::Result<tonic::Response<super::MergeReply>, tonic::Status>;
+        /// Server streaming response type for the Journal method.
+        type JournalStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::JournalLines, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The tail of the node's journal.
+        async fn journal(
+            &self,
+            request: tonic::Request<super::JournalRequest>,
+        ) -> std::result::Result<tonic::Response<Self::JournalStream>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct SliversServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> SliversServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for SliversServer<T>
+    where
+        T: Slivers,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/redbutton.v1.Slivers/Report" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportSvc<T: Slivers>(pub Arc<T>);
+                    impl<T: Slivers> tonic::server::UnaryService<super::ReportRequest>
+                    for ReportSvc<T> {
+                        type Response = super::NodeReport;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Slivers>::report(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Slivers/Obey" => {
+                    #[allow(non_camel_case_types)]
+                    struct ObeySvc<T: Slivers>(pub Arc<T>);
+                    impl<T: Slivers> tonic::server::StreamingService<super::Command>
+                    for ObeySvc<T> {
+                        type Response = super::Answer;
+                        type ResponseStream = T::ObeyStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Command>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Slivers>::obey(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ObeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Slivers/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Slivers>(pub Arc<T>);
+                    impl<
+                        T: Slivers,
+                    > tonic::server::ServerStreamingService<super::WatchNodeRequest>
+                    for WatchSvc<T> {
+                        type Response = super::NodeReport;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Slivers>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Slivers/Processes" => {
+                    #[allow(non_camel_case_types)]
+                    struct ProcessesSvc<T: Slivers>(pub Arc<T>);
+                    impl<T: Slivers> tonic::server::UnaryService<super::ProcessesRequest>
+                    for ProcessesSvc<T> {
+                        type Response = super::ProcessesReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ProcessesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Slivers>::processes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ProcessesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Slivers/Merge" => {
+                    #[allow(non_camel_case_types)]
+                    struct MergeSvc<T: Slivers>(pub Arc<T>);
+                    impl<T: Slivers> tonic::server::UnaryService<super::MergeRequest>
+                    for MergeSvc<T> {
+                        type Response = super::MergeReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MergeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Slivers>::merge(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MergeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Slivers/Journal" => {
+                    #[allow(non_camel_case_types)]
+                    struct JournalSvc<T: Slivers>(pub Arc<T>);
+                    impl<
+                        T: Slivers,
+                    > tonic::server::ServerStreamingService<super::JournalRequest>
+                    for JournalSvc<T> {
+                        type Response = super::JournalLines;
+                        type ResponseStream = T::JournalStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::JournalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Slivers>::journal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JournalSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for SliversServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "redbutton.v1.Slivers";
+    impl<T> tonic::server::NamedService for SliversServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
     /// UUID.
@@ -5024,6 +6906,9 @@ pub struct Node {
     /// HOST:PORT where it listens for people; empty: not known.
     #[prost(string, tag = "17")]
     pub direct_address: ::prost::alloc::string::String,
+    /// Of the node manager, from the last report.
+    #[prost(string, tag = "18")]
+    pub agent_version: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNodesRequest {
@@ -5827,6 +7712,27 @@ pub struct ListHoldsRequest {
 pub struct ListHoldsReply {
     #[prost(message, repeated, tag = "1")]
     pub holds: ::prost::alloc::vec::Vec<Hold>,
+    /// Nodes where one of these does not hold.
+    #[prost(message, repeated, tag = "2")]
+    pub exemptions: ::prost::alloc::vec::Vec<Exemption>,
+}
+/// A hold that stands and was released on one node, by somebody there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Exemption {
+    /// UUIDs.
+    #[prost(string, tag = "1")]
+    pub hold: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub node_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub person: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "5")]
+    pub role: i32,
+    /// By the node's clock.
+    #[prost(int64, tag = "6")]
+    pub at_ms: i64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

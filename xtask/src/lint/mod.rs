@@ -2,6 +2,7 @@
 
 mod depends;
 mod length;
+mod threats;
 mod units;
 
 use std::process::Command;
@@ -27,7 +28,7 @@ impl From<Result<()>> for Verdict {
 
 /// The checks that failed, with what they said.
 pub(crate) fn run(workspace: &Workspace) -> Vec<String> {
-    let checks: [(&str, &dyn Fn() -> Verdict); 8] = [
+    let checks: [(&str, &dyn Fn() -> Verdict); 9] = [
         ("formatting", &|| {
             run::loudly(cargo().args(["fmt", "--all", "--check"])).into()
         }),
@@ -71,6 +72,11 @@ pub(crate) fn run(workspace: &Workspace) -> Vec<String> {
         ("file length", &|| {
             length::check(&workspace.root)
                 .and_then(|long| complain(&long))
+                .into()
+        }),
+        ("threat model", &|| {
+            threats::check(&workspace.root)
+                .and_then(|missing| complain(&missing))
                 .into()
         }),
     ];

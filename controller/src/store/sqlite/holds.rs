@@ -1,19 +1,22 @@
 //! Holds: set by an order or brought by a node, lifted once, kept for ever.
 
+use proto::canonical::Signature;
 use proto::{Hold, HoldId, HoldKind, NodeId, OrderId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::fault::Fail;
-use super::{audit, row};
+use super::{audit, row, told};
 use crate::store::{HoldRecord, ImportedHold, NewOrder, Note, Release, StoreError};
 
 const HOLD: &str = "SELECT id, slice, scope, kind, holder, role, reason, evidence, set_at_ms, incarnation, epoch, \
                     imported_from, released_by, released_person, released_at_ms, released_incarnation, \
-                    released_epoch FROM holds";
+                    released_epoch, signature FROM holds";
 
 pub(super) async fn standing(conn: &mut SqliteConnection) -> Result<Vec<HoldRecord>, Fail> {
-    let sql = format!("{HOLD} WHERE released_by IS NULL ORDER BY incarnation, epoch, id");
+    let sql = format!(
+        "{HOLD} WHERE released_by IS NULL AND id NOT IN (SELECT hold FROM told_releases) ORDER BY incarnation, epoch, id"
+    );
     let found = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(conn).await?;
     Ok(found.iter().map(record).collect::<sqlx::Result<_>>()?)
 }
@@ -38,7 +41,8 @@ pub(super) async fn known_among(conn: &mut SqliteConnection, ids: &[HoldId]) -> 
 async fn among(conn: &mut SqliteConnection, ids: &[HoldId], released: bool) -> Result<Vec<HoldId>, Fail> {
     let found = sqlx::query(
         "SELECT id FROM holds WHERE id IN (SELECT unhex(value) FROM json_each(?1)) \
-         AND (NOT ?2 OR released_by IS NOT NULL) ORDER BY id",
+         AND (NOT ?2 OR released_by IS NOT NULL) \
+         UNION SELECT hold FROM told_releases WHERE hold IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY id",
     )
     .bind(row::hex_list(ids.iter().map(HoldId::uuid)))
     .bind(released)
@@ -50,12 +54,13 @@ async fn among(conn: &mut SqliteConnection, ids: &[HoldId], released: bool) -> R
         .collect::<sqlx::Result<_>>()?)
 }
 
-/// The holds of these orders, set or lifted by them.
+/// The holds of these orders, set or lifted by them, with the controller's word for that.
 pub(super) async fn of_orders(
     conn: &mut SqliteConnection,
     orders: &[OrderId],
-) -> Result<Vec<(OrderId, Hold)>, Fail> {
-    let sql = "SELECT o.id AS of_order, h.* FROM \
+) -> Result<Vec<(OrderId, Hold, Option<Signature>)>, Fail> {
+    let sql = "SELECT o.id AS of_order, h.*, \
+               CASE WHEN h.set_by = o.id THEN h.signature ELSE h.release_signature END AS word FROM \
                (SELECT unhex(value) AS id FROM json_each(?)) o CROSS JOIN holds h \
                ON h.set_by = o.id OR h.released_by = o.id ORDER BY h.incarnation, h.epoch, h.id";
     let found = sqlx::query(sql)
@@ -66,16 +71,23 @@ pub(super) async fn of_orders(
         Ok((
             row::uuid(found, "of_order").map(OrderId::from_uuid)?,
             hold(found)?,
+            told::signature(found, "word")?,
         ))
     };
     Ok(found.iter().map(pair).collect::<sqlx::Result<_>>()?)
 }
 
-pub(super) async fn set(conn: &mut SqliteConnection, hold: &Hold, by: OrderId) -> Result<(), Fail> {
+pub(super) async fn set(
+    conn: &mut SqliteConnection,
+    hold: &Hold,
+    signature: Option<&Signature>,
+    by: OrderId,
+) -> Result<(), Fail> {
     // A node may have brought it first: the order waited for space on the disk while the node obeyed it.
     insert(
         conn,
         hold,
+        signature,
         Some(by),
         None,
         "ON CONFLICT (id) DO UPDATE SET set_by = excluded.set_by WHERE set_by IS NULL",
@@ -88,7 +100,7 @@ pub(super) async fn lift(conn: &mut SqliteConnection, order: &NewOrder) -> Resul
     if order.lifts.is_empty() {
         return Ok(());
     }
-    let known = known_among(conn, &order.lifts).await?;
+    let known = known_among(&mut *conn, &order.lifts).await?;
     if let Some(missing) = order.lifts.iter().find(|id| !known.contains(id)) {
         return Err(StoreError::not_found("hold", missing).into());
     }
@@ -102,8 +114,16 @@ pub(super) async fn lift(conn: &mut SqliteConnection, order: &NewOrder) -> Resul
     .bind(row::signed(order.version.incarnation))
     .bind(row::signed(order.version.epoch))
     .bind(row::hex_list(order.lifts.iter().map(HoldId::uuid)))
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
+    for (hold, signature) in &order.signatures {
+        sqlx::query("UPDATE holds SET release_signature = ? WHERE id = ? AND released_by = ?")
+            .bind(signature.to_vec())
+            .bind(row::blob(hold.uuid()))
+            .bind(row::blob(order.id.uuid()))
+            .execute(&mut *conn)
+            .await?;
+    }
     Ok(())
 }
 
@@ -122,6 +142,7 @@ pub(super) async fn import(
     let new = insert(
         conn,
         &import.hold,
+        import.signature.as_ref(),
         None,
         Some(import.node),
         "ON CONFLICT (id) DO NOTHING",
@@ -136,6 +157,7 @@ pub(super) async fn import(
 async fn insert(
     conn: &mut SqliteConnection,
     hold: &Hold,
+    signature: Option<&Signature>,
     set_by: Option<OrderId>,
     imported_from: Option<NodeId>,
     conflict: &'static str,
@@ -154,7 +176,7 @@ async fn insert(
     } = hold;
     let sql = format!(
         "INSERT INTO holds (id, slice, scope, kind, holder, role, reason, evidence, set_at_ms, incarnation, epoch, \
-         set_by, imported_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {conflict}"
+         set_by, imported_from, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {conflict}"
     );
     let done = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(row::blob(id.uuid()))
@@ -170,6 +192,7 @@ async fn insert(
         .bind(row::signed(version.epoch))
         .bind(set_by.map(|order| row::blob(order.uuid())))
         .bind(imported_from.map(|node| row::blob(node.uuid())))
+        .bind(signature.map(|signature| signature.to_vec()))
         .execute(conn)
         .await?;
     Ok(done.rows_affected() > 0)
@@ -210,5 +233,6 @@ fn record(found: &SqliteRow) -> sqlx::Result<HoldRecord> {
         hold: hold(found)?,
         released,
         imported_from: row::uuid_opt(found, "imported_from")?.map(NodeId::from_uuid),
+        signature: told::signature(found, "signature")?,
     })
 }

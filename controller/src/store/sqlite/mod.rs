@@ -29,7 +29,9 @@ mod policies;
 mod proposals;
 mod recovery;
 mod results;
+mod rollouts;
 mod row;
+mod told;
 mod tx;
 
 use std::ops::Range;
@@ -41,6 +43,8 @@ use proto::{HoldId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName, 
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
+
+pub use self::rollouts::RolloutRecord;
 
 use self::fault::{Fail, fault};
 use self::tx::Tx;
@@ -103,6 +107,7 @@ macro_rules! write {
 
 // Here, below the macros that it uses.
 mod key_store;
+mod told_store;
 
 #[async_trait]
 impl Store for SqliteStore {

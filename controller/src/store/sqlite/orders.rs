@@ -11,7 +11,7 @@ use super::fault::Fail;
 use super::{audit, holds, nodes, places, results, row};
 use crate::store::{
     Committed, NewOrder, Note, OrderFilter, OrderRecord, OrderState, Page, PageRequest, ResultRecord,
-    StoreError, merge,
+    Signatures, StoreError, merge,
 };
 
 const ORDER: &str = "SELECT id, key, person, role, kind, slice, scope, target, reason, evidence, pressed_at_ms, \
@@ -44,7 +44,7 @@ pub(super) async fn commit(
     let (at_site, nodes) = reach(conn, &order.scope, order.version).await?;
     insert(conn, order, at_site, nodes).await?;
     for hold in &order.sets {
-        holds::set(conn, hold, order.id).await?;
+        holds::set(conn, hold, order.signatures.get(&hold.id), order.id).await?;
     }
     holds::lift(conn, order).await?;
     audit::append(conn, note).await?;
@@ -100,6 +100,7 @@ async fn insert(
         wish,
         sets: _,
         lifts: _,
+        signatures: _,
     } = order;
     let state = if nodes == 0 {
         OrderState::Closed
@@ -233,11 +234,14 @@ async fn with_holds(conn: &mut SqliteConnection, found: &[SqliteRow]) -> Result<
     }
     let ids: Vec<_> = orders.iter().map(|order| order.id).collect();
     let mut held: HashMap<OrderId, Vec<_>> = HashMap::new();
-    for (order, hold) in holds::of_orders(conn, &ids).await? {
-        held.entry(order).or_default().push(hold);
+    for (order, hold, word) in holds::of_orders(conn, &ids).await? {
+        held.entry(order).or_default().push((hold, word));
     }
     for order in &mut orders {
-        order.holds = held.remove(&order.id).unwrap_or_default();
+        for (hold, word) in held.remove(&order.id).unwrap_or_default() {
+            order.signatures.extend(word.map(|word| (hold.id, word)));
+            order.holds.push(hold);
+        }
     }
     Ok(orders)
 }
@@ -274,5 +278,6 @@ fn record(found: &SqliteRow) -> sqlx::Result<OrderRecord> {
         },
         counts: merge::from_list(&list, row::count(found, "nodes")?, row::count(found, "proven")?),
         holds: Vec::new(),
+        signatures: Signatures::new(),
     })
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::store::{PageRequest, StoreError};
 
-fn misfit(column: &str, why: impl Display) -> Error {
+pub(super) fn misfit(column: &str, why: impl Display) -> Error {
     Error::ColumnDecode {
         index: column.to_owned(),
         source: why.to_string().into(),
