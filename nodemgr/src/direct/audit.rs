@@ -164,13 +164,4 @@ impl Audit for Desk {
             hash: head.hash.as_bytes().to_vec(),
         }))
     }
-
-    type WitnessesStream = ReceiverStream<Result<proto::v1::NodeWitness, Status>>;
-
-    async fn witnesses(
-        &self,
-        _: Request<proto::v1::WitnessesRequest>,
-    ) -> Result<Response<Self::WitnessesStream>, Status> {
-        self.centre("collect witnesses:")
-    }
 }

@@ -213,6 +213,21 @@ impl Nodes for Desk {
             .await?;
         Slivers::journal(&*self.agent, Request::new(v1::JournalRequest { lines, unit })).await
     }
+
+    async fn enroll(&self, _: Request<v1::EnrollNodeRequest>) -> Result<Response<v1::NodeToken>, Status> {
+        self.centre("enrol a node:")
+    }
+
+    async fn rekey(&self, _: Request<v1::RekeyNodeRequest>) -> Result<Response<v1::NodeToken>, Status> {
+        self.centre("re-key a node:")
+    }
+
+    async fn revoke(
+        &self,
+        _: Request<v1::RevokeNodeRequest>,
+    ) -> Result<Response<v1::RevokeNodeReply>, Status> {
+        self.centre("revoke a node:")
+    }
 }
 
 #[tonic::async_trait]
@@ -314,7 +329,6 @@ impl People for Desk {
             site: grant.site().map(ToString::to_string).unwrap_or_default(),
         });
         Ok(Response::new(v1::WhoAmIReply {
-            alarms: Vec::new(),
             person: Some(v1::Person {
                 name: caller.actor.name.to_string(),
                 grants: grants.collect(),
