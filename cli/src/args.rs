@@ -5,6 +5,7 @@ mod direct;
 mod keys;
 mod press;
 mod rollout;
+mod tokens;
 mod values;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use press::{
     Waiting,
 };
 pub use rollout::{Program, RolloutCommand, StartRollout, SteerRollout};
+pub use tokens::{EnrollNode, RekeyNode, TokenArgs};
 pub use values::{Address, FirstGrant, GrantArgs, NodeRef, RoleWord, WitnessArg, seconds};
 
 /// Stop a runaway slice everywhere at once, and hold proof.
@@ -231,6 +233,18 @@ pub enum NodeCommand {
     Release(ReleaseNode),
     /// Reboot a node; proven when it comes back with another boot id
     Reboot(NodeTarget),
+    /// Make a one-time join token for a machine that is to become a node
+    Enroll(EnrollNode),
+    /// Make a one-time join token for a node that is there: a new key, the older ones revoked, quarantine over
+    Rekey(RekeyNode),
+    /// Revoke a node's keys: cut at once, and refused until re-keyed
+    Revoke {
+        /// Name or UUID
+        node: NodeRef,
+        /// Why, for the audit
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Power a node off; refused where nothing could power it on again
     Stop(StopNode),
 }

@@ -16,6 +16,7 @@ mod rollout;
 mod shell;
 mod site;
 mod slice;
+mod tokens;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

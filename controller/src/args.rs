@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Make a bundle for a person or a node; also while the controller serves.
     #[command(subcommand)]
     Issue(Issue),
+    /// The CA: how it stands, a new issuing CA, a new root; also while the controller serves.
+    #[command(subcommand)]
+    Ca(Ca),
     /// Programs for nodes; also while the controller serves.
     #[command(subcommand)]
     Software(SoftwareCommand),
@@ -101,6 +104,30 @@ pub(crate) struct RestoreArgs {
     /// Why alone.
     #[arg(long, value_name = "TEXT", requires = "alone")]
     pub(crate) reason: Option<String>,
+}
+
+/// The CA.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ca {
+    /// Roots, their stages, who has what a change of roots needs.
+    Status,
+    /// Put a new issuing CA in the place of the one there is. Done by itself when half its life is over.
+    RotateIssuing,
+    /// Change the root: add, wait until everybody has it, switch, wait, retire.
+    #[command(subcommand)]
+    Root(Root),
+}
+
+/// A step of a change of roots.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum Root {
+    /// Make a new root; it is handed out with every renewal from now on.
+    Add,
+    /// Issue below the new root; refused while somebody does not trust it.
+    Switch,
+    /// Trust the old root no more; refused while somebody has no certificate below the new one. Before the switch:
+    /// take the new root back.
+    Retire,
 }
 
 /// A new controller.

@@ -111,6 +111,8 @@ pub struct Keys {
     pub person_certificate_minutes: u64,
     /// How long after its end a certificate of an enrolled key may still be renewed, days.
     pub renew_grace_days: u64,
+    /// How long nodes' certificates are good, seconds. Renewed over the link from half time on.
+    pub node_certificate_s: u64,
 }
 
 impl Default for Keys {
@@ -118,11 +120,22 @@ impl Default for Keys {
         Self {
             person_certificate_minutes: 24 * 60,
             renew_grace_days: 30,
+            node_certificate_s: 86_400,
         }
     }
 }
 
 impl Keys {
+    /// How long after its end a person's certificate may still be renewed.
+    #[must_use]
+    pub const fn renew_grace(&self) -> Duration {
+        Duration::from_secs(self.renew_grace_days * 86_400)
+    }
+
+    pub(crate) const fn node_life(&self) -> Duration {
+        Duration::from_secs(self.node_certificate_s)
+    }
+
     pub(crate) const fn door(&self, controllers: Vec<String>) -> DoorConfig {
         DoorConfig {
             controllers,
@@ -357,6 +370,12 @@ impl Config {
                 config.keys.renew_grace_days,
                 0..=3_650,
                 "0 to 3,650",
+            ),
+            (
+                "keys.node_certificate_s",
+                config.keys.node_certificate_s,
+                2..=31_536_000,
+                "2 to 31,536,000",
             ),
             (
                 "people.max_handshakes",

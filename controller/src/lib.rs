@@ -12,7 +12,8 @@
 //! - [`fleet`]: the nodes, and the orders on their way to them.
 //! - [`policy`]: what nodes decide by when we are gone; pure.
 //! - `services`: what people call.
-//! - [`store`]: what is never forgotten. [`admin`], [`pki`]: `init` and `issue`, without a running controller.
+//! - [`store`]: what is never forgotten. [`admin`]: `init`, `issue` and `ca`, without a running controller.
+//! - [`pki`]: root, issuing and leaf certificates. [`seal`]: secrets at rest.
 
 pub mod admin;
 pub mod approvals;
@@ -20,12 +21,14 @@ pub mod config;
 mod crash;
 mod error;
 pub mod fleet;
+mod gate;
 mod harden;
 pub mod orders;
 pub mod pki;
 pub mod policy;
 pub mod recovery;
 pub mod rollout;
+pub mod seal;
 mod serve;
 mod services;
 pub mod store;

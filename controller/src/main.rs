@@ -68,6 +68,10 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Init(args) => println!("{}", offline::init(args, config.state).await?),
         Command::Invite(args) => println!("{}", offline::invite(args, config.state).await?),
+        Command::Ca(wish) => println!(
+            "{}",
+            offline::ca(wish, config.state, config.keys.renew_grace()).await?
+        ),
         Command::Issue(issue) => println!("{}", offline::issue(issue, config.state).await?),
         Command::Backup { out, secrets } => {
             println!("{}", offline::backup(out, secrets, config.state).await?)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use controller::admin::rotation::{self, Step};
 use controller::admin::{
     Added, AdminError, Init, Initialised, InvitePerson, InvitedPerson, IssueBreakglass, IssueNode,
     IssuePerson, IssuedBundle, add_software, init as make, invite_person, issue_breakglass, issue_node,
@@ -10,7 +11,7 @@ use controller::admin::{
 use controller::recovery::{self, BackedUp, Backup, RecoveryError, Restore, Restored, Source};
 use time::{Duration, OffsetDateTime};
 
-use crate::args::{InitArgs, InviteArgs, Issue, RestoreArgs, SoftwareCommand};
+use crate::args::{Ca, InitArgs, InviteArgs, Issue, RestoreArgs, Root, SoftwareCommand};
 
 pub(crate) async fn software(which: SoftwareCommand, dir: PathBuf) -> Result<Added, AdminError> {
     let SoftwareCommand::Add { file } = which;
@@ -122,6 +123,18 @@ pub(crate) async fn issue(issue: Issue, dir: PathBuf) -> Result<IssuedBundle, Ad
             .await
         }
     }
+}
+
+pub(crate) async fn ca(wish: Ca, dir: PathBuf, grace: std::time::Duration) -> Result<String, AdminError> {
+    let now = OffsetDateTime::now_utc();
+    let step = match wish {
+        Ca::Status => return Ok(rotation::status(&dir, grace, now).await?.to_string()),
+        Ca::RotateIssuing => Step::RotateIssuing,
+        Ca::Root(Root::Add) => Step::AddRoot,
+        Ca::Root(Root::Switch) => Step::SwitchRoot,
+        Ca::Root(Root::Retire) => Step::RetireRoot,
+    };
+    rotation::step_offline(&dir, step, grace, now).await
 }
 
 pub(crate) async fn backup(

@@ -3,20 +3,20 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use link::{Acceptor, ServeConfig, Workers};
-use proto::bundle::SecretPem;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::admin::{Addresses, AddressesError, files};
-use crate::fleet::{Fleet, now_ms};
-use crate::pki::{Ca, PkiError, SignerFileError, load_signer};
+use crate::fleet::{Fleet, Issuing, now_ms};
+use crate::gate::Gate;
+use crate::pki::{Authority, AuthorityError};
 use crate::recovery::{Lock, RecoveryError, finish_restore};
 use crate::rollout::Rollouts;
 use crate::services::door::{Door, Reach};
@@ -36,15 +36,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Why the controller does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A file of the state directory.
-    #[error("{path}: cannot be read; redbutton-controller init makes it", path = path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// Others can change the state directory.
     #[error("state directory")]
     Place(#[from] trust::PlaceError),
@@ -57,9 +48,9 @@ pub enum ServeError {
         #[source]
         source: link::TlsError,
     },
-    /// The key that makes statements.
-    #[error("the controller's signer")]
-    Signer(#[from] SignerFileError),
+    /// The controller's certificates and keys.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// Another controller serves from it, or a restore could not be finished.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
@@ -78,9 +69,6 @@ pub enum ServeError {
     /// Where people are told to dial.
     #[error(transparent)]
     Addresses(#[from] AddressesError),
-    /// The CA's key.
-    #[error(transparent)]
-    Ca(#[from] PkiError),
     /// The descriptors of the services.
     #[error("gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -103,11 +91,6 @@ impl Handle {
     }
 }
 
-fn read(dir: &Path, name: &str) -> Result<String, ServeError> {
-    let path = dir.join(name);
-    std::fs::read_to_string(&path).map_err(|source| ServeError::File { path, source })
-}
-
 /// Serves from the state directory of `config` until `shutdown` is cancelled. Both ports listen when this returns.
 ///
 /// # Errors
@@ -117,24 +100,28 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     trust::own_directory(dir)?;
     let lock = Lock::take(dir)?;
     finish_restore(dir, &lock)?;
-    let (ca, certificate) = (read(dir, files::CA)?, read(dir, files::CONTROLLER)?);
-    let key = SecretPem::new(read(dir, files::CONTROLLER_KEY)?);
-    let of_tls = |source| ServeError::Tls {
+    let authority = Arc::new(Authority::open(dir, OffsetDateTime::now_utc())?);
+    let tls = |source| ServeError::Tls {
         dir: dir.clone(),
         source,
     };
-    let tls = link::server_config(&ca, &certificate, &key).map_err(of_tls)?;
-    // Ended certificates are let in and may be renewed; `Reach` says so.
-    let shown = link::Door::new(&ca, &certificate, &key).map_err(of_tls)?;
-    shown.let_ended_in();
-    let for_people = shown.config().map_err(of_tls)?;
-    let signer = Arc::new(load_signer(dir, OffsetDateTime::now_utc())?);
+    let gate = Gate::new(authority.clone()).map_err(tls)?;
+    let shown = gate.config().map_err(tls)?;
     let store = Arc::new(SqliteStore::open(&dir.join(files::DATABASE)).await?);
     // Ends after the ports, so that what links still say is recorded.
     let recording = CancellationToken::new();
     let shared: Arc<dyn Store> = store.clone();
+    let Addresses {
+        people: controllers,
+        daemons,
+    } = Addresses::load(dir)?;
+    let issuing = Issuing {
+        authority: authority.clone(),
+        controllers: daemons,
+        life: config.keys.node_life(),
+    };
     let (fleet, mut fleet_tasks) =
-        Fleet::load(shared, signer, config.nodes.bounds(), recording.clone()).await?;
+        Fleet::load(shared, issuing, config.nodes.bounds(), recording.clone()).await?;
     let (rollouts, rollouts_task) = Rollouts::start(
         fleet.clone(),
         store.clone(),
@@ -145,28 +132,37 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     .await?;
     fleet.set_rollouts(&rollouts);
     fleet_tasks.push(rollouts_task);
-    fleet.policies().trust(ca.clone());
-    fleet.trust_roots(trust::Roots::from_pem(&ca)?);
+    let roots = authority.view().roots_pem().to_owned();
+    fleet.trust_roots(trust::Roots::from_pem(&roots)?);
+    fleet.policies().trust(roots);
     // What was approved before a crash is carried out before anybody can ask about it.
     fleet.resume_approved().await;
-    let ca = Ca::load(ca, &SecretPem::new(read(dir, files::CA_KEY)?))?;
-    let controllers = Addresses::load(dir)?.people;
-    let door = Arc::new(Door::new(ca, config.keys.door(controllers)));
+    let door = Arc::new(Door::new(authority, config.keys.door(controllers)));
     let (routes, health) = services::routes(fleet.clone(), door.clone(), rollouts).await?;
+    let upkeep = {
+        let fleet = fleet.clone();
+        let on_roots = move |roots: String| {
+            if let Ok(trusted) = trust::Roots::from_pem(&roots) {
+                fleet.trust_roots(trusted);
+            }
+            fleet.policies().trust(roots);
+        };
+        tokio::spawn(gate.keep(recording.clone(), on_roots))
+    };
     let keeping_record = tokio::spawn(door.clone().keep_record(store.clone(), recording.clone()));
     // Two, so that a person who dials stands behind no daemon.
     let workers = |name, threads, nice| Workers::start(name, threads, nice).map_err(ServeError::Threads);
     let people = Acceptor::bind_on(
         workers("people", 1, PEOPLE_NICE)?,
         config.people.listen,
-        for_people,
+        shown.clone(),
         config.people.bounds(),
     )?;
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let daemons = Acceptor::bind_on(
         workers("daemons", threads, DAEMONS_NICE)?,
         config.daemons.listen,
-        tls,
+        shown,
         config.daemons.bounds(),
     )?;
     let handle = Handle {
@@ -186,6 +182,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
     )));
     drop(tokio::spawn(attend_people(
         people,
+        fleet.clone(),
         routes,
         door,
         alive,
@@ -211,7 +208,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Handle
             tracing::warn!("some connections did not end in time");
         }
         recording.cancel();
-        for task in fleet_tasks.into_iter().chain([keeping_record]) {
+        for task in fleet_tasks.into_iter().chain([keeping_record, upkeep]) {
             if tokio::time::timeout(GRACE, task).await.is_err() {
                 tracing::warn!("what was heard last may not be recorded; nodes say it again");
             }
@@ -268,6 +265,7 @@ async fn attend_daemons(
 
 async fn attend_people(
     mut acceptor: Acceptor,
+    fleet: Arc<Fleet>,
     routes: PeopleRoutes,
     door: Arc<Door>,
     alive: Alive,
@@ -285,7 +283,9 @@ async fn attend_people(
             }
         };
         let (entered, alive) = (door.enter(&peer, &cut, now_ms()), alive.clone());
+        let fleet = fleet.clone();
         drop(tokio::spawn(async move {
+            fleet.adopt_person(&peer).await;
             let serving =
                 link::serve_accepted(accepted, routes, ServeConfig::default(), entered.token.clone());
             let ended = tokio::select! {

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use controller::admin::files;
-use controller::pki::{Ca, NODE_LIFE};
-use controller::store::{About, NewNode, Note, SqliteStore, Store};
+use controller::pki::{Authority, NODE_LIFE};
+use controller::store::{About, Holder, KeyStore, NewKey, NewNode, Note, SqliteStore, Store};
 use futures_util::{Stream, StreamExt, stream};
 use link::{DialConfig, Dialer, LinkState};
-use proto::bundle::{Bundle, SecretPem};
+use proto::bundle::Bundle;
 use proto::v1::{self, command::Action, slivers_server::Slivers, slivers_server::SliversServer};
-use proto::{NodeId, Version};
+use proto::{DaemonRole, NodeId, Version};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -308,8 +308,7 @@ pub async fn enrol(
     count: u32,
     controller: &str,
 ) -> Result<Vec<Bundle>> {
-    let read = |name: &str| std::fs::read_to_string(state.join(name)).with_context(|| name.to_owned());
-    let ca = Ca::load(read(files::CA)?, &SecretPem::new(read(files::CA_KEY)?))?;
+    let ca = Authority::open(state, time::OffsetDateTime::now_utc())?.ca();
     let store = SqliteStore::open(&state.join(files::DATABASE)).await?;
     let mut bundles = Vec::new();
     for number in 0..count {
@@ -335,15 +334,18 @@ pub async fn enrol(
             detail: String::new(),
             order: None,
         };
-        store
-            .create_node(
-                &node,
-                Note {
-                    draft,
-                    about: About::default(),
-                },
-            )
-            .await?;
+        let note = Note {
+            draft,
+            about: About::default(),
+        };
+        let key = NewKey {
+            spki: issued.spki()?,
+            holder: Holder::Node(node.id, DaemonRole::NodeManager),
+            enrolled_by: None,
+            certificate_expires_at_ms: issued.expires.unix_timestamp() * 1_000,
+        };
+        store.create_node(&node, note.clone()).await?;
+        store.enrol_key(&key, note).await?;
         bundles.push(Bundle {
             format: Bundle::FORMAT,
             identity: issued.identity.to_string(),

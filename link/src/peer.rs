@@ -23,6 +23,8 @@ pub struct Peer {
     /// Its certificate had ended at the handshake: it may only have its key certified anew. A listener that is not
     /// told to let such peers in refuses them inside the handshake.
     pub expired: bool,
+    /// Its certificate hangs directly below a root: issued before there were issuing CAs.
+    pub direct: bool,
 }
 
 impl Peer {
@@ -40,6 +42,7 @@ impl Peer {
             certificate_expires,
             key,
             expired: certificate_expires <= now,
+            direct: chain.len() == 1,
         })
     }
 }

@@ -22,6 +22,7 @@ use crate::diary::Diary;
 use crate::engine::Node;
 use crate::guided::{Guided, Listening};
 use crate::journal::{self, JournalError, Query, Sources};
+use crate::keys::NodeKeys;
 use crate::merge;
 use crate::policy::Policy;
 use crate::procfs::Proc;
@@ -55,6 +56,7 @@ pub struct Agent {
     heads: Worker,
     sources: Sources,
     guided: Option<Guided>,
+    keys: Option<NodeKeys>,
     updates: Option<Updates>,
     diary: Option<Diary>,
 }
@@ -76,9 +78,17 @@ impl Agent {
             heads: Worker::start("audit-heads")?,
             sources,
             guided: None,
+            keys: None,
             updates: None,
             diary: None,
         })
+    }
+
+    /// Has its key certified over the link, and reports which it is.
+    #[must_use]
+    pub fn certified_by(mut self, keys: NodeKeys) -> Self {
+        self.keys = Some(keys);
+        self
     }
 
     /// Keeps what the controller says of who may do what here, and reports it.
@@ -115,11 +125,15 @@ impl Agent {
     /// The same, of an agent that others use as well.
     #[must_use]
     pub fn shared_routes(this: Arc<Self>) -> Routes {
+        let keys = this.keys.clone();
         let updates = this.updates.as_ref().map(Updates::server);
         let server = SliversServer::from_arc(this)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let routes = Routes::new(server);
+        let mut routes = Routes::new(server);
+        if let Some(keys) = keys {
+            routes = routes.add_service(keys.service());
+        }
         match updates {
             Some(updates) => routes.add_service(updates),
             None => routes,
@@ -135,6 +149,7 @@ async fn report(
     node: &Arc<Node>,
     worker: &Worker,
     guided: Option<&Guided>,
+    keys: Option<&NodeKeys>,
     updates: Option<&Updates>,
     diary: Option<&Diary>,
 ) -> Result<NodeReport, Status> {
@@ -148,8 +163,12 @@ async fn report(
     };
     let mut report = worker.run(report).await.map_err(busy)?;
     report.local_entries = diary.map_or(0, |diary| diary.head().sequence);
-    Ok(match guided {
+    let report = match guided {
         Some(guided) => guided.tell(report),
+        None => report,
+    };
+    Ok(match keys {
+        Some(keys) => keys.tell(report),
         None => report,
     })
 }
@@ -175,10 +194,16 @@ fn fit(mut report: NodeReport) -> NodeReport {
 #[tonic::async_trait]
 impl Slivers for Agent {
     async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<NodeReport>, Status> {
-        let (guided, updates, diary) = (self.guided.as_ref(), self.updates.as_ref(), self.diary.as_ref());
-        report(&self.node, &self.reports, guided, updates, diary)
-            .await
-            .map(Response::new)
+        report(
+            &self.node,
+            &self.reports,
+            self.guided.as_ref(),
+            self.keys.as_ref(),
+            self.updates.as_ref(),
+            self.diary.as_ref(),
+        )
+        .await
+        .map(Response::new)
     }
 
     async fn merge(&self, request: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
@@ -228,12 +253,21 @@ impl Slivers for Agent {
         };
         let (out, reports) = mpsc::channel(1);
         let (node, worker) = (self.node.clone(), self.reports.clone());
-        let (guided, updates, diary) = (self.guided.clone(), self.updates.clone(), self.diary.clone());
+        let (guided, keys) = (self.guided.clone(), self.keys.clone());
+        let (updates, diary) = (self.updates.clone(), self.diary.clone());
         tokio::spawn(async move {
             let mut changes = node.changes();
             loop {
                 changes.mark_unchanged();
-                let report = report(&node, &worker, guided.as_ref(), updates.as_ref(), diary.as_ref()).await;
+                let report = report(
+                    &node,
+                    &worker,
+                    guided.as_ref(),
+                    keys.as_ref(),
+                    updates.as_ref(),
+                    diary.as_ref(),
+                )
+                .await;
                 if out.send(report).await.is_err() {
                     return;
                 }

@@ -28,6 +28,7 @@ mod guided;
 mod heads;
 pub mod holds;
 pub mod journal;
+pub mod keys;
 pub mod kill;
 mod merge;
 pub mod policy;

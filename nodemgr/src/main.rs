@@ -1,12 +1,15 @@
 //! `redbutton-nodemgr`: the daemon on every node, and how unit files start slivers.
 
+mod args;
+
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
-use nodemgr::{Config, config, exec, prepare, software};
+use args::{Arguments, Command};
+use clap::Parser;
+use nodemgr::{Config, exec, keys, prepare, software};
 use proto::SliceName;
 use tokio_util::sync::CancellationToken;
 
@@ -16,39 +19,6 @@ const USAGE: u8 = 64;
 const THREADS: usize = 2;
 /// Stack of each: all memory is locked, so what is asked for is what it costs.
 const STACK: usize = 1 << 20;
-
-/// Keeps a node's slivers in hand: starts, freezes and kills them as the holds say.
-#[derive(Debug, Parser)]
-#[command(name = "redbutton-nodemgr", version = software::version())]
-struct Arguments {
-    /// The configuration. `exec` takes only the socket's place from it, and the default without such a file.
-    #[arg(long, global = true, default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the daemon.
-    Run,
-    /// Start a command as part of a slice: `exec princeton_codeen -- /usr/bin/codeen`.
-    Exec {
-        /// The daemon's socket, instead of the configured one.
-        #[arg(long)]
-        socket: Option<PathBuf>,
-        /// The slice.
-        slice: SliceName,
-        /// What to run, with its arguments.
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
-    /// Check the configuration and say what this kernel gives.
-    Check,
-    /// Watch a new version until it is attached.
-    #[command(hide = true)]
-    Guard(software::GuardArgs),
-}
 
 fn main() -> ExitCode {
     let Arguments { config, command } = match Arguments::try_parse() {
@@ -60,6 +30,7 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Run => with_config(&config, daemon),
+        Command::Join { token } => with_config(&config, |config| join(&token, &config)),
         Command::Guard(arguments) => {
             software::guard(&arguments).map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
         }
@@ -89,6 +60,11 @@ fn with_config(path: &Path, then: impl FnOnce(Config) -> anyhow::Result<()>) -> 
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &format!("{error:#}")),
     }
+}
+
+fn join(token: &Path, config: &Config) -> anyhow::Result<()> {
+    println!("{}", keys::join_blocking(token, &config.bundle)?);
+    Ok(())
 }
 
 fn start(socket: &Path, slice: &SliceName, command: &[OsString]) -> ExitCode {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use link::{DialConfig, DialError, Dialer, Door, LinkState};
@@ -15,6 +15,7 @@ use trust::Roots;
 
 use crate::diary::Diary;
 use crate::engine::{Node, Setup, StartError};
+use crate::keys::{NodeKeys, PairError};
 use crate::policy::Policy;
 use crate::software::{self, Updates};
 use crate::{Agent, Config, Listening, config, direct, exec, prepare, restart};
@@ -61,6 +62,9 @@ pub enum RunError {
     /// The certificate that people at the node's door see.
     #[error("cannot serve people with this bundle")]
     Door(#[from] link::TlsError),
+    /// The bundle's key.
+    #[error("bundle")]
+    Keys(#[from] PairError),
     /// The agent's threads.
     #[error("cannot make the agent's threads: {0}")]
     Threads(io::Error),
@@ -78,11 +82,16 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let (bundle, node) = read_bundle(&config.bundle)?;
-    let dialer = Dialer::new(&bundle, DialConfig::default())?;
+    let keys = NodeKeys::load(bundle, config.state_dir.clone())?;
+    let bundle = keys.bundle();
+    let dialer = Dialer::with_floor(&bundle, DialConfig::default(), keys.floor())?;
+    keys.renews(dialer.credentials());
     let door = Door::new(&bundle.ca, &bundle.certificate, &bundle.key)?;
     let direct = config.direct.clone();
     let state_dir = config.state_dir.clone();
-    let updates = Updates::new(updates_of(&config, &bundle, &shutdown)?).map_err(RunError::Threads)?;
+    let updates = updates_of(&config, &bundle, &shutdown)?;
+    let programs = updates.roots.clone();
+    let updates = Updates::new(updates).map_err(RunError::Threads)?;
     let socket = config.socket.clone();
     let restarter = restart::restarter(config.restart);
     let node = Node::start(Setup {
@@ -105,10 +114,18 @@ pub async fn run(
     let diary = Diary::open(&state_dir).map_err(RunError::Threads)?;
     let agent = Agent::new(node.clone())
         .and_then(|agent| agent.guided_by(policy.clone(), listening))
+        .map(|agent| agent.certified_by(keys.clone()))
         .map_err(RunError::Threads)?
         .with_updates(updates)
         .with_diary(diary.clone());
     let agent = Arc::new(agent);
+    let followers = Followers {
+        door: door.clone(),
+        policy: policy.clone(),
+        node: node.clone(),
+        programs,
+    };
+    let renewed = tokio::spawn(followers.follow(keys, shutdown.clone()));
     let parts = direct::Parts {
         node: node.clone(),
         agent: agent.clone(),
@@ -129,11 +146,49 @@ pub async fn run(
     dialer.run(routes, shutdown, told).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     // Both end by the same token; a panic in either has been logged.
-    let _ = tokio::join!(starts, watchdog);
+    let _ = tokio::join!(starts, watchdog, renewed);
     if let Some(people) = people {
         let _ = people.await;
     }
     Ok(())
+}
+
+/// Whoever uses the certificate or the roots: what is renewed counts at once, without a restart.
+struct Followers {
+    door: Arc<Door>,
+    policy: Arc<Policy>,
+    node: Arc<Node>,
+    programs: Arc<RwLock<Roots>>,
+}
+
+impl Followers {
+    async fn follow(self, keys: NodeKeys, shutdown: CancellationToken) {
+        let mut changes = keys.changes();
+        loop {
+            self.door.it_is_past(keys.floor().seconds());
+            match shutdown.run_until_cancelled(changes.changed()).await {
+                Some(Ok(())) => {}
+                _ => return,
+            }
+            let bundle = changes.borrow_and_update().clone();
+            self.take(&bundle);
+        }
+    }
+
+    fn take(&self, bundle: &Bundle) {
+        if let Err(error) = self.door.show(&bundle.certificate, &bundle.key) {
+            tracing::error!(%error, "cannot show the new certificate to people");
+        }
+        let trusted = self.policy.trust(&bundle.ca).and_then(|()| {
+            let roots = Roots::from_pem(&bundle.ca)?;
+            self.node.trust_roots(roots.clone());
+            *self.programs.write().unwrap_or_else(PoisonError::into_inner) = roots;
+            Ok(())
+        });
+        if let Err(error) = trusted {
+            tracing::error!(%error, "cannot trust the new roots");
+        }
+    }
 }
 
 /// What changing the program takes.
@@ -155,7 +210,7 @@ fn updates_of(
         state_dir: config.state_dir.clone(),
         config_file: config.file.clone(),
         refused: refused.into(),
-        roots: Roots::from_pem(&bundle.ca)?,
+        roots: Arc::new(RwLock::new(Roots::from_pem(&bundle.ca)?)),
         shutdown: shutdown.clone(),
     })
 }

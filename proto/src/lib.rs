@@ -9,6 +9,8 @@ pub mod canonical;
 mod hold;
 mod identity;
 mod ids;
+#[cfg(feature = "grpc")]
+mod secret;
 mod tombstone;
 #[cfg(feature = "grpc")]
 mod wire;

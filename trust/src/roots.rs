@@ -46,9 +46,10 @@ impl Roots {
         Ok(Self { anchors })
     }
 
-    /// Whether a chain, leaf first, leads to one of the roots. No clock: it is looked at as of the leaf's first
+    /// Whether the chain of a client or a signer, leaf first, leads to one of the roots. No clock: it is looked at as of the leaf's first
     /// second.
-    pub(crate) fn vouch_for(&self, chain: &[CertificateDer<'_>]) -> bool {
+    #[must_use]
+    pub fn vouch_for(&self, chain: &[CertificateDer<'_>]) -> bool {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return false;
         };

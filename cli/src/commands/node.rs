@@ -5,7 +5,7 @@ use proto::v1::press_request::Wish;
 use proto::v1::release_wish::What;
 use proto::v1::scope::Reach;
 
-use super::{Context, pages, press};
+use super::{Context, pages, press, tokens};
 use crate::args::{NodeCommand, NodeRef, NodeTarget, ReleaseNode, StopNode};
 use crate::client;
 use crate::exit::Exit;
@@ -26,6 +26,9 @@ pub(super) async fn run(command: NodeCommand, context: &Context) -> Result<Exit,
         NodeCommand::Freeze(target) => return hold(target, v1::HoldKind::Freeze, context).await,
         NodeCommand::Release(what) => return release(what, context).await,
         NodeCommand::Reboot(target) => return reboot(target, context).await,
+        NodeCommand::Enroll(wish) => return tokens::enroll(wish, context).await,
+        NodeCommand::Rekey(wish) => return tokens::rekey(wish, context).await,
+        NodeCommand::Revoke { node, reason } => return tokens::revoke(&node, reason, context).await,
         NodeCommand::Stop(target) => return stop(target, context).await,
         NodeCommand::Ls { site, slice } => {
             let client = context.client().await?;

@@ -2,7 +2,7 @@
 
 use super::{cell, fields, name, number, part, table};
 use crate::text;
-use crate::view::node::{Assurance, Node, NodeDetail, Process, Report, Sliver};
+use crate::view::node::{Assurance, Node, NodeDetail, Process, Report, Revoked, Sliver, Token};
 use crate::when::{self, Time};
 
 /// `node ls`
@@ -54,6 +54,8 @@ pub(crate) fn detail(detail: &NodeDetail, now: Time, width: u16) -> String {
         ("state", format!("{state}, seen {}", node.last_seen.both(now))),
         ("direct", direct(node, now)),
         ("trouble", node.trouble.clone().unwrap_or_default()),
+        ("certificate", certificate(node, now)),
+        ("clock", node.clock_skew_ms.map(skew).unwrap_or_default()),
     ]);
     page.push_str(&part(
         "holds on the node itself",
@@ -82,6 +84,57 @@ fn direct(node: &Node, now: Time) -> String {
         None if node.policy_issued_at.0 <= 0 => String::new(),
         None => format!("listens nowhere, {policy}"),
     }
+}
+
+fn certificate(node: &Node, now: Time) -> String {
+    match (node.revoked_at.0, node.certificate_expires_at.0) {
+        (0, 0) => String::new(),
+        (0, _) => format!("good until {}", node.certificate_expires_at.both(now)),
+        _ => format!("revoked {}", node.revoked_at.both(now)),
+    }
+}
+
+/// Clocks that differ by less than a network may account for are not worth a line.
+fn skew(ms: i64) -> String {
+    let way = match ms {
+        ..-1_000 => "behind",
+        1_001.. => "ahead",
+        _ => return String::new(),
+    };
+    format!("{} {way}", when::span(ms.unsigned_abs()))
+}
+
+/// `node enroll`, `node rekey`
+pub(crate) fn token(view: &Token, now: Time) -> String {
+    let Token {
+        node,
+        name,
+        site,
+        expires_at,
+        file,
+    } = view;
+    let mut page = fields(&[
+        ("node", name.clone()),
+        ("id", node.clone()),
+        ("site", site.clone()),
+        ("token", file.clone()),
+        ("until", expires_at.both(now)),
+    ]);
+    page.push_str(&format!(
+        "\nit is used once, on the machine itself: redbutton-nodemgr join {}\n",
+        text::line(file, 200)
+    ));
+    page
+}
+
+/// `node revoke`
+pub(crate) fn revoked(view: &Revoked) -> String {
+    let Revoked { node, keys } = view;
+    let name = text::line(&node.name, 100);
+    format!(
+        "{name} is revoked: {}; it attaches no more\nto let the machine in again: redbutton node rekey {name}\n",
+        text::count(keys.len() as u64, "key", "keys")
+    )
 }
 
 fn of_report(report: &Report, width: u16) -> String {
@@ -139,6 +192,7 @@ fn of_report(report: &Report, width: u16) -> String {
         ),
         ("restart", report.restart_means.clone().unwrap_or_default()),
         ("settings", report.configuration_hash.clone()),
+        ("key", report.key.clone().unwrap_or_default()),
     ]);
     page.push_str(&part("slivers", &slivers(&report.slivers, width), "none"));
     let lacks: Vec<_> = report

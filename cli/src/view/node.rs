@@ -39,6 +39,14 @@ pub(crate) struct Node {
     pub(crate) kernel: Option<String>,
     pub(crate) holds: u32,
     pub(crate) trouble: Option<String>,
+    /// Its clock minus the controller's, milliseconds.
+    pub(crate) clock_skew_ms: Option<i64>,
+    /// When the certificate of its link ends.
+    pub(crate) certificate_expires_at: Time,
+    /// Two machines share its key.
+    pub(crate) quarantined: bool,
+    /// Shut out since then.
+    pub(crate) revoked_at: Time,
     /// When the policy was issued by which it decides on its own.
     pub(crate) policy_issued_at: Time,
     /// Where it listens for people.
@@ -60,6 +68,10 @@ impl From<v1::Node> for Node {
             kernel,
             holds,
             trouble,
+            clock_skew_ms,
+            certificate_expires_at_ms,
+            quarantined,
+            revoked_at_ms,
             policy_issued_at_ms,
             direct_address,
             agent_version,
@@ -76,6 +88,10 @@ impl From<v1::Node> for Node {
             kernel: some(kernel),
             holds,
             trouble: some(trouble),
+            clock_skew_ms,
+            certificate_expires_at: Time(certificate_expires_at_ms),
+            quarantined,
+            revoked_at: Time(revoked_at_ms),
             policy_issued_at: Time(policy_issued_at_ms),
             direct_address: some(direct_address),
             agent_version: some(agent_version),
@@ -119,6 +135,8 @@ pub(crate) struct Report {
     pub(crate) configuration_hash: String,
     pub(crate) locked: Option<String>,
     pub(crate) restart_means: Option<String>,
+    /// Fingerprint of the key that it dials with.
+    pub(crate) key: Option<String>,
     pub(crate) software: Option<Software>,
     pub(crate) slivers: Vec<Sliver>,
     pub(crate) capabilities: Vec<Capability>,
@@ -153,6 +171,8 @@ impl From<v1::NodeReport> for Report {
             policy_issued_at_ms: _,
             policy_version: _,
             direct_address: _,
+            key_spki,
+            certificate_expires_at_ms: _,
             software,
             local_entries: _,
             tombstones: _,
@@ -176,6 +196,7 @@ impl From<v1::NodeReport> for Report {
             configuration_hash,
             locked: some(locked),
             restart_means: some(restart_means),
+            key: some(key_spki),
             software: software.map(Software::from),
             slivers: slivers.into_iter().map(Sliver::from).collect(),
             capabilities: capabilities
@@ -388,4 +409,22 @@ pub(crate) struct Processes {
 pub(crate) struct LogLine<'a> {
     pub(crate) line: &'a str,
     pub(crate) source: &'a str,
+}
+
+/// `node enroll`, `node rekey`
+#[derive(Debug, Serialize)]
+pub(crate) struct Token {
+    pub(crate) node: String,
+    pub(crate) name: String,
+    pub(crate) site: String,
+    pub(crate) expires_at: Time,
+    /// Where it is; `-`: it was written to standard output.
+    pub(crate) file: String,
+}
+
+/// `node revoke`
+#[derive(Debug, Serialize)]
+pub(crate) struct Revoked {
+    pub(crate) node: Node,
+    pub(crate) keys: Vec<String>,
 }

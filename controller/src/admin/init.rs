@@ -12,9 +12,8 @@ use time::OffsetDateTime;
 
 use super::invite::{self, INVITE_LIFE};
 use super::{Addresses, AdminError, files, millis, whose_shell};
-use crate::pki::{
-    Ca, FileError, Issued, PERSON_LIFE, ServerName, create_private, create_signer, sync_directory,
-};
+use crate::pki::{Authority, Ca, FileError, Issued, PERSON_LIFE, ServerName, create_private, sync_directory};
+use crate::seal::KeySource;
 use crate::store::{About, Holder, KeyStore, NewKey, NewPerson, Note, SqliteStore, Store};
 
 /// What a new controller is to be.
@@ -47,6 +46,8 @@ pub struct Initialised {
     pub handouts_expire: OffsetDateTime,
     /// Until when the CA is good.
     pub ca_expires: OffsetDateTime,
+    /// What seals its secrets.
+    pub sealed_by: KeySource,
 }
 
 impl fmt::Display for Initialised {
@@ -76,11 +77,7 @@ impl fmt::Display for Initialised {
         for invite in &self.invites {
             writeln!(f, "  redbutton login {}", invite.display())?;
         }
-        write!(
-            f,
-            "the CA's key stands unencrypted in {}, mode 0600",
-            self.dir.join(files::CA_KEY).display()
-        )
+        write!(f, "its secrets are sealed with {}", self.sealed_by)
     }
 }
 
@@ -125,7 +122,8 @@ pub async fn init(wish: &Init, now: OffsetDateTime) -> Result<Initialised, Admin
     let owner = look_at(&wish.dir)?;
 
     let scaffold = Scaffold::beside(&wish.dir)?;
-    let (ca_expires, handouts_expire) = build(&scaffold.path, &names, &addresses, wish, now).await?;
+    let (ca_expires, handouts_expire, sealed_by) =
+        build(&scaffold.path, &names, &addresses, wish, now).await?;
     if let Some((uid, gid)) = owner {
         hand_over(&scaffold.path, uid, gid)?;
     }
@@ -144,6 +142,11 @@ pub async fn init(wish: &Init, now: OffsetDateTime) -> Result<Initialised, Admin
         bundles,
         handouts_expire,
         ca_expires,
+        // Found in the scaffold, which is the directory now.
+        sealed_by: match sealed_by {
+            KeySource::File(_) => KeySource::File(wish.dir.join(files::SEAL_KEY)),
+            credential @ KeySource::Credential(_) => credential,
+        },
     })
 }
 
@@ -172,14 +175,9 @@ async fn build(
     addresses: &Addresses,
     wish: &Init,
     now: OffsetDateTime,
-) -> Result<(OffsetDateTime, OffsetDateTime), AdminError> {
-    let (ca, key) = Ca::generate(now)?;
-    let controller = ca.controller(names, now)?;
-    create_private(&dir.join(files::CA), ca.pem())?;
-    create_private(&dir.join(files::CA_KEY), key.expose())?;
-    create_private(&dir.join(files::CONTROLLER), &controller.certificate)?;
-    create_private(&dir.join(files::CONTROLLER_KEY), controller.key.expose())?;
-    create_signer(dir, &ca.signer(now)?)?;
+) -> Result<(OffsetDateTime, OffsetDateTime, KeySource), AdminError> {
+    let authority = Authority::create(dir, names, now)?;
+    let ca = authority.ca();
     addresses.create(dir)?;
 
     let handouts = dir.join(if wish.bundles {
@@ -196,7 +194,9 @@ async fn build(
     store.close().await?;
     let expire = filled?;
     sync_directory(dir)?;
-    Ok((ca.expires(), expire))
+    let view = authority.view();
+    let root = view.roots().first().map_or(expire, |root| root.expires);
+    Ok((root, expire, view.sealed_by().clone()))
 }
 
 /// The first people and how they get in. Returns when that ends.

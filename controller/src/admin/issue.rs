@@ -1,16 +1,15 @@
 //! `issue`: a bundle for a person or a node, also while the controller serves.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use proto::bundle::SecretPem;
-use proto::{Identity, NodeId, NodeName, PersonName, SiteName, Version};
+use proto::{DaemonRole, Identity, NodeId, NodeName, PersonName, SiteName, Version};
 use time::{Duration, OffsetDateTime};
 
 use super::init::bundle;
 use super::{Addresses, AdminError, files, millis, whose_shell};
-use crate::pki::{Ca, FileError, Issued, NODE_LIFE, PERSON_LIFE, create_private};
+use crate::pki::{Authority, Ca, FileError, Issued, NODE_LIFE, PERSON_LIFE, create_private};
 use crate::store::{About, Holder, KeyStore, NewKey, NewNode, Note, SqliteStore, Store, StoreError};
 
 /// A bundle for a person.
@@ -156,7 +155,15 @@ pub async fn issue_node(wish: &IssueNode, now: OffsetDateTime) -> Result<IssuedB
     let note = desk
         .note("issue-node", wish.name.to_string(), until(&issued), about, now)
         .await?;
+    let key = NewKey {
+        spki: issued.spki()?,
+        holder: Holder::Node(id, DaemonRole::NodeManager),
+        enrolled_by: None,
+        certificate_expires_at_ms: millis(issued.expires),
+    };
+    let mut key_note = note.clone();
     if existing.is_none() {
+        "enrol-key".clone_into(&mut key_note.draft.action);
         desk.store
             .create_node(
                 &NewNode {
@@ -167,9 +174,9 @@ pub async fn issue_node(wish: &IssueNode, now: OffsetDateTime) -> Result<IssuedB
                 note,
             )
             .await?;
-    } else {
-        desk.store.append_audit(note).await?;
     }
+    // Enrolled before it is handed out: a key that nobody knows opens nothing.
+    desk.store.enrol_key(&key, key_note).await?;
     desk.hand_out(
         issued,
         wish.name.as_str(),
@@ -191,7 +198,7 @@ fn until(issued: &Issued) -> String {
 /// The state directory, opened for issuing.
 pub(super) struct Desk {
     dir: PathBuf,
-    pub(super) ca: Ca,
+    pub(super) ca: Arc<Ca>,
     pub(super) store: SqliteStore,
 }
 
@@ -201,9 +208,7 @@ impl Desk {
         if out.symlink_metadata().is_ok() {
             return Err(FileError::Exists { path: out.to_owned() }.into());
         }
-        let ca = read(dir, files::CA)?;
-        let key = SecretPem::new(read(dir, files::CA_KEY)?);
-        let ca = Ca::load(ca, &key)?;
+        let ca = Authority::open(dir, OffsetDateTime::now_utc())?.ca();
         let store = SqliteStore::open(&dir.join(files::DATABASE)).await?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -276,15 +281,4 @@ impl Desk {
         create_private(out, &bundle.to_text())?;
         Ok(done)
     }
-}
-
-fn read(dir: &Path, file: &'static str) -> Result<String, AdminError> {
-    let path = dir.join(file);
-    fs::read_to_string(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => AdminError::NoController {
-            dir: dir.to_owned(),
-            missing: file,
-        },
-        _ => FileError::io(&path, "read")(error).into(),
-    })
 }

@@ -1,9 +1,10 @@
 //! What root does on the controller's machine without the controller: `init` and `issue`.
 //!
 //! ```text
-//!   init ──> DIR/ca.pem ca.key controller.pem controller.key signer.pem signer.key addresses.toml redbutton.db invites/NAME.invite
+//!   init ──> DIR/pki.sealed ca.pem [seal.key] addresses.toml redbutton.db invites/NAME.invite
 //!            built beside DIR, then renamed into place: everything or nothing
 //!   invite NAME ──> one more key for a person, by `redbutton login`
+//!   ca … ──> rotation of the issuing CA and of the root (`rotation.rs`)
 //!   issue person|node ──> one bundle; the node's row where it is new
 //! ```
 //!
@@ -16,6 +17,7 @@ mod breakglass;
 mod init;
 mod invite;
 mod issue;
+pub mod rotation;
 mod software;
 
 use std::path::PathBuf;
@@ -29,23 +31,30 @@ pub use invite::{INVITE_LIFE, InvitePerson, InvitedPerson, invite_person};
 pub use issue::{IssueNode, IssuePerson, IssuedBundle, issue_node, issue_person};
 pub use software::{Added, add_software};
 
-use crate::pki::{FileError, PkiError};
+use crate::pki::{AuthorityError, FileError, PkiError};
 use crate::store::StoreError;
 
 /// Files of the state directory.
 pub mod files {
-    /// The CA's certificate.
+    /// The roots that everybody trusts, PEM, the one that issues first. Written from [`PKI`].
     pub const CA: &str = "ca.pem";
-    /// The CA's key: unencrypted for now, mode 0600.
-    pub const CA_KEY: &str = "ca.key";
-    /// The controller's certificate.
-    pub const CONTROLLER: &str = "controller.pem";
-    /// The controller's key: unencrypted for now, mode 0600.
-    pub const CONTROLLER_KEY: &str = "controller.key";
-    /// The certificate of the key that makes the controller's statements.
-    pub const SIGNER: &str = "signer.pem";
-    /// That key: unencrypted for now, mode 0600.
-    pub const SIGNER_KEY: &str = "signer.key";
+    /// Roots, issuing, controller's and signer's certificates with their keys, sealed: one file, so that every
+    /// change of them is one rename.
+    pub const PKI: &str = "pki.sealed";
+    /// Whoever changes [`PKI`] holds a lock on this.
+    pub const PKI_LOCK: &str = "pki.lock";
+    /// What it is sealed with, where there is no systemd credential; mode 0600.
+    pub const SEAL_KEY: &str = "seal.key";
+    /// Of the version before: the CA's key in clear. The first start moves it, as the next four, into [`PKI`].
+    pub const OLD_CA_KEY: &str = "ca.key";
+    /// Of the version before: the controller's certificate.
+    pub const OLD_CONTROLLER: &str = "controller.pem";
+    /// Of the version before: the controller's key in clear.
+    pub const OLD_CONTROLLER_KEY: &str = "controller.key";
+    /// Of the version before: the signer's certificate.
+    pub const OLD_SIGNER: &str = "signer.pem";
+    /// Of the version before: the signer's key in clear.
+    pub const OLD_SIGNER_KEY: &str = "signer.key";
     /// The database.
     pub const DATABASE: &str = "redbutton.db";
     /// Where bundles tell people and daemons to dial.
@@ -65,9 +74,15 @@ pub enum AdminError {
     /// No certificate.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// The controller's certificates and keys.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// No file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// No rotation.
+    #[error(transparent)]
+    Rotation(#[from] rotation::RotationError),
     /// No program.
     #[error(transparent)]
     Shelf(#[from] crate::rollout::ShelfError),
@@ -93,14 +108,6 @@ pub enum AdminError {
     NotEmpty {
         /// Which.
         dir: PathBuf,
-    },
-    /// There is no controller in the directory.
-    #[error("{dir} holds no controller ({missing} is missing): run redbutton-controller init first", dir = dir.display())]
-    NoController {
-        /// Which.
-        dir: PathBuf,
-        /// The file that should be there.
-        missing: &'static str,
     },
     /// Acts of two people need two.
     #[error("init needs at least two support people, each once, got: {got}")]

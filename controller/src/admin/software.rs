@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
 use super::{AdminError, files, millis, whose_shell};
+use crate::pki::AuthorityError;
 use crate::rollout::{Artifact, Shelf};
 use crate::store::{About, Note, SqliteStore, Store};
 
@@ -43,10 +44,11 @@ impl fmt::Display for Added {
 pub async fn add_software(dir: &Path, file: PathBuf, now: OffsetDateTime) -> Result<Added, AdminError> {
     let database = dir.join(files::DATABASE);
     if !database.exists() {
-        return Err(AdminError::NoController {
+        return Err(AuthorityError::NoController {
             dir: dir.to_owned(),
             missing: files::DATABASE,
-        });
+        }
+        .into());
     }
     let store = SqliteStore::open(&database).await?;
     let shelf = Shelf::below(dir);

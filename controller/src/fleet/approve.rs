@@ -116,7 +116,7 @@ impl Fleet {
         };
         let record = ProposalRecord {
             digest: terms.digest(),
-            signature: self.signer.sign_short(Kind::Approval, &terms.encode()).to_vec(),
+            signature: self.signer().sign_short(Kind::Approval, &terms.encode()).to_vec(),
             terms,
             key,
             life: Life::Open,
@@ -238,7 +238,7 @@ impl Fleet {
 
     pub(super) fn keyring(&self) -> Keyring {
         let mut keyring = Keyring::new();
-        if let Some(own) = self.signer.chain().first()
+        if let Some(own) = self.signer().chain().first()
             && let Err(error) = keyring.add(own)
         {
             tracing::error!(%error, "our own signer is none");
@@ -322,7 +322,7 @@ impl Fleet {
         let approval = Approval {
             by: actor.name.clone(),
             at_ms,
-            signature: self.signer.sign_short(Kind::Approval, &bytes).to_vec(),
+            signature: self.signer().sign_short(Kind::Approval, &bytes).to_vec(),
         };
         let detail = format!("proposed by {}, approved by {}", record.terms.person, actor.name);
         let note = self.note_of(

@@ -9,6 +9,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream;
@@ -17,16 +18,19 @@ use link::{Accepted, Ended, Link};
 use prost::Message;
 use proto::v1::slivers_client::SliversClient;
 use proto::v1::{Answer, NodeReport, Outcome, ReportRequest, WatchNodeRequest, Witnessed};
-use proto::{DaemonRole, HoldId, Identity, NodeId, OrderId};
+use proto::{BootId, DaemonRole, HoldId, Identity, NodeId, OrderId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
 use tonic::{Request, Status, Streaming};
+use trust::Spki;
 
 use super::facts::{self, ReportError};
 use super::frames::{Lean, Outgoing};
+use super::keys::{self, Credential};
 use super::merge::Merged;
 use super::recorder::Item;
+use super::state::NewLink;
 use super::{Fleet, Member, now_ms};
 use crate::orders::{NodeIndex, NodeRef};
 use crate::store::NodeSeen;
@@ -45,11 +49,17 @@ const MAX_STRANGE: usize = 64;
 
 /// Why a link came to nothing.
 #[derive(Debug, thiserror::Error)]
-enum AttachError {
+pub(super) enum AttachError {
     #[error("{0} is no node manager")]
     Role(Identity),
     #[error("node {0} is not enrolled")]
     Unknown(NodeId),
+    #[error("key {0} is not enrolled here: a token for it comes from redbutton node rekey")]
+    KeyUnknown(Spki),
+    #[error("key {0} is another node's, {1}")]
+    KeyOf(Spki, NodeId),
+    #[error("key {0} was revoked: a token for a new one comes from redbutton node rekey")]
+    KeyRevoked(Spki),
     #[error(transparent)]
     Link(#[from] link::AttachError),
     #[error("{step} failed: {status}")]
@@ -69,6 +79,7 @@ type Closed = Pin<Box<dyn Future<Output = Ended> + Send>>;
 struct Attached {
     index: NodeIndex,
     node: NodeId,
+    boot: BootId,
     generation: u64,
     answers: Streaming<Answer>,
     reports: Streaming<NodeReport>,
@@ -93,7 +104,8 @@ impl Fleet {
         accepted: Accepted,
         cut: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let attaching = Box::pin(self.clone().attach(accepted));
+        let number = 1 + self.accepted.fetch_add(1, Ordering::Relaxed);
+        let attaching = Box::pin(self.clone().attach(accepted, number));
         async move {
             let Some(Some(mut attached)) = cut.run_until_cancelled(attaching).await else {
                 return;
@@ -118,9 +130,13 @@ impl Fleet {
         }
     }
 
-    async fn attach(self: Arc<Self>, accepted: Accepted) -> Option<Box<Attached>> {
+    async fn attach(self: Arc<Self>, accepted: Accepted, number: u64) -> Option<Box<Attached>> {
         let peer = accepted.peer().clone();
-        match self.try_attach(accepted).await {
+        if peer.expired || matches!(peer.identity, Identity::Invite(_)) {
+            self.hand_out(accepted).await;
+            return None;
+        }
+        match self.try_attach(accepted, number).await {
             Ok(attached) => {
                 tracing::debug!(node = %peer.identity, address = %peer.address, "attached");
                 Some(attached)
@@ -132,7 +148,7 @@ impl Fleet {
         }
     }
 
-    async fn try_attach(&self, accepted: Accepted) -> Result<Box<Attached>, AttachError> {
+    async fn try_attach(&self, accepted: Accepted, number: u64) -> Result<Box<Attached>, AttachError> {
         let id = match &accepted.peer().identity {
             Identity::Daemon(id, DaemonRole::NodeManager) => *id,
             other => return Err(AttachError::Role(other.clone())),
@@ -140,8 +156,14 @@ impl Fleet {
         let Some((index, member)) = self.find_fresh(&NodeRef::Id(id)).await else {
             return Err(AttachError::Unknown(id));
         };
+        let admitted = self.admit_key(accepted.peer(), id).await;
         let link = link::attach(accepted, self.config.link).await?;
-        let attached = self.introduce(index, &member, &link).await;
+        if let Err(error) = admitted {
+            keys::refuse(&link, &error.to_string()).await;
+            link.cut();
+            return Err(error);
+        }
+        let attached = self.introduce(index, &member, &link, number).await;
         if attached.is_err() {
             link.cut();
         }
@@ -166,6 +188,7 @@ impl Fleet {
         index: NodeIndex,
         member: &Member,
         link: &Link,
+        number: u64,
     ) -> Result<Box<Attached>, AttachError> {
         let mut client = SliversClient::with_origin(link.clone(), Link::origin())
             .max_decoding_message_size(proto::MAX_MESSAGE_BYTES);
@@ -190,19 +213,37 @@ impl Fleet {
             let Some(node) = state.node_mut(index) else {
                 return Err(AttachError::Unknown(member.id));
             };
-            if node.facts.learn(&checked, at_ms) {
-                tracing::error!(node = %member.name, boot = %checked.boot, "two boot ids alternate: a cloned disk?");
-            }
+            let twin = node.facts.meet(&checked, number, at_ms);
             node.facts.strange_holds = strange.into_iter().take(MAX_STRANGE).collect();
+            // Before anything is owed: a reboot is not proven by the other machine.
+            let found = twin.filter(|_| !node.quarantined);
+            let doubt = node.quarantined;
+            node.quarantined |= found.is_some();
+            let new = NewLink {
+                commands,
+                link: link.clone(),
+                credential: Credential::new(link.peer(), member.id, self.issuing.life),
+            };
             let head = self.head_frame(state.now);
-            let first = commands.clone();
-            let owed = state.attach(index, checked.boot, news, commands, link.clone(), at_ms);
+            let first = new.commands.clone();
+            let owed = state.attach(index, checked.boot, news, new, at_ms);
             // After the sync, which goes before anything in the channel.
             if let Some(head) = head {
                 let _ = first.try_send(head);
             }
-            owed
+            if let Some(node) = state.node_mut(index) {
+                node.quarantined = doubt;
+            }
+            (owed, found)
         };
+        let (owed, twin) = owed;
+        if let Some(twin) = twin {
+            let why = format!(
+                "boots {} and {twin} take turns under one key: two machines, a cloned disk or a stolen key",
+                checked.boot
+            );
+            self.quarantine(index, why).await;
+        }
         let Some(owed) = owed else {
             return Err(AttachError::Unknown(member.id));
         };
@@ -237,6 +278,7 @@ impl Fleet {
         Ok(Box::new(Attached {
             index,
             node: member.id,
+            boot: checked.boot,
             generation,
             answers,
             reports,
@@ -301,18 +343,19 @@ impl Fleet {
         let Attached {
             index,
             node,
+            boot,
             answers,
             reports,
             ..
         } = attached;
-        let (index, node) = (*index, *node);
+        let (index, node, boot) = (*index, *node, *boot);
         let mut first_sync = true;
         loop {
             // Decided without waiting, so that no message lies in this task while it waits.
             let next = tokio::select! {
                 biased;
                 answer = answers.message() => Self::heard(index, node, answer),
-                report = reports.message() => self.reported(index, node, report),
+                report = reports.message() => self.reported(index, node, boot, report),
             };
             match next {
                 Next::Wait => {}
@@ -365,9 +408,19 @@ impl Fleet {
     }
 
     /// A report that cannot be this node's ends the link: it is not worth keeping.
-    fn reported(&self, index: NodeIndex, node: NodeId, report: Result<Option<NodeReport>, Status>) -> Next {
+    fn reported(
+        &self,
+        index: NodeIndex,
+        node: NodeId,
+        boot: BootId,
+        report: Result<Option<NodeReport>, Status>,
+    ) -> Next {
         match report {
             Ok(Some(report)) => match facts::check(report, node) {
+                // A link does not outlive its machine's boot.
+                Ok(checked) if checked.boot != boot => {
+                    tracing::warn!(%node, was = %boot, is = %checked.boot, "link closed: another boot speaks on it");
+                }
                 Ok(mut checked) => {
                     let witnessed = checked.witnessed.take();
                     if let Some(known) = self.lock().node_mut(index) {

@@ -4,6 +4,8 @@ use prost::Message;
 use proto::v1::{NodeReport, SliverActivity, SoftwareState, Witnessed};
 use proto::{BootId, HoldId, NodeId, SliceName, Version};
 
+use super::clones::Boots;
+
 /// Slivers, and ids of holds, that a report may name; a node has a few dozen.
 const MAX_SLIVERS: usize = 4_096;
 /// Capabilities and refused cgroups that a report may name.
@@ -26,8 +28,9 @@ pub(crate) struct SliverFact {
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) boot: Option<BootId>,
-    /// The boot before that one.
-    earlier: Option<BootId>,
+    boots: Boots,
+    /// The node's clock minus ours when it last said.
+    pub(crate) clock_skew_ms: Option<i64>,
     pub(crate) last_seen_ms: Option<i64>,
     pub(crate) reported_at_ms: Option<i64>,
     /// The last report, encoded; empty: not since the start.
@@ -47,18 +50,33 @@ impl Facts {
     pub(crate) fn known(boot: Option<BootId>, last_seen_ms: Option<i64>) -> Self {
         Self {
             boot,
+            boots: Boots::known(boot),
             last_seen_ms,
             ..Self::default()
         }
     }
 
-    /// Takes a checked report. True when this boot id was here before the last one: two machines may share one
-    /// identity.
-    pub(crate) fn learn(&mut self, report: &Checked, at_ms: i64) -> bool {
-        let alternating = self.boot != Some(report.boot) && self.earlier == Some(report.boot);
-        if self.boot != Some(report.boot) {
-            self.earlier = self.boot.replace(report.boot);
-        }
+    /// Takes the first report of the link of this number. Another boot that this one took turns with: two machines
+    /// share one identity.
+    pub(crate) fn meet(&mut self, report: &Checked, link: u64, at_ms: i64) -> Option<BootId> {
+        let twin = self.boots.observe(report.boot, link);
+        self.boot = Some(report.boot);
+        self.learn(report, at_ms);
+        twin
+    }
+
+    /// The node has a new key: one machine again.
+    pub(crate) fn absolve(&mut self) {
+        self.boots.forget();
+    }
+
+    /// Takes a checked report of the boot that is known.
+    pub(crate) fn learn(&mut self, report: &Checked, at_ms: i64) {
+        // Nodes that do not say what time it is are not in 1970.
+        let clock = Some(report.report.clock_ms).filter(|clock| *clock != 0);
+        self.clock_skew_ms = clock
+            .map(|clock| clock.saturating_sub(at_ms))
+            .or(self.clock_skew_ms);
         self.last_seen_ms = Some(at_ms);
         self.reported_at_ms = Some(at_ms);
         self.policy = report.report.policy_version.map(Version::from);
@@ -75,7 +93,6 @@ impl Facts {
         if *self.slivers != *slivers {
             self.slivers = slivers.into();
         }
-        alternating
     }
 
     /// The last report in full.
@@ -286,8 +303,29 @@ mod tests {
     fn alternating_boots_are_noticed_and_a_reboot_is_not_one() {
         let node = NodeId::random();
         let mut facts = Facts::default();
-        let mut learn = |boot| facts.learn(&check(report(node, boot), node).expect("good"), 0);
-        assert!(!learn(1) && !learn(1) && !learn(2) && !learn(3));
-        assert!(learn(2), "2, 3, 2");
+        let mut link = 0;
+        let mut meet = |boot| {
+            link += 1;
+            let report = check(report(node, boot), node).expect("good");
+            facts.meet(&report, link, 0).is_some()
+        };
+        assert!(!meet(1) && !meet(1) && !meet(2) && !meet(3));
+        assert!(meet(2), "2, 3, 2");
+    }
+
+    #[test]
+    fn a_wrong_clock_is_shown_and_a_silent_one_is_not() {
+        let node = NodeId::random();
+        let mut facts = Facts::default();
+        facts.learn(&check(report(node, 1), node).expect("good"), 1_000_000);
+        assert_eq!(facts.clock_skew_ms, None);
+        for (clock_ms, skew) in [(1_000_250, 250), (1, -999_999), (i64::MIN, i64::MIN)] {
+            let said = NodeReport {
+                clock_ms,
+                ..report(node, 1)
+            };
+            facts.learn(&check(said, node).expect("good"), 1_000_000);
+            assert_eq!(facts.clock_skew_ms, Some(skew));
+        }
     }
 }

@@ -11,6 +11,9 @@ use crate::error::Error;
 use crate::orders::{NodeIndex, NodeRef};
 use crate::store::NodeRecord;
 
+/// A clock that is off by less than this is no trouble.
+const WRONG_CLOCK_MS: u64 = 60_000;
+
 impl Fleet {
     /// Sites on whose attached nodes a slice has processes.
     pub fn runs_at(&self, slice: &SliceName) -> BTreeSet<SiteName> {
@@ -146,6 +149,8 @@ impl Fleet {
             site: record.site.to_string(),
             last_seen_ms: record.last_seen_ms.unwrap_or(0),
             boot_id: record.boot_id.map(String::from).unwrap_or_default(),
+            quarantined: record.quarantined.is_some(),
+            revoked_at_ms: record.revoked_at_ms.unwrap_or(0),
             ..v1::Node::default()
         };
         let index = self.lock().roster.index(record.id);
@@ -159,13 +164,18 @@ impl Fleet {
             return node;
         };
         node.attached = now.slot.is_some();
+        node.clock_skew_ms = now.facts.clock_skew_ms;
+        if let Some(slot) = &now.slot {
+            node.certificate_expires_at_ms = slot.credential.expires_ms;
+        }
+        node.quarantined |= now.quarantined;
         if let Some(seen) = now.facts.last_seen_ms {
             node.last_seen_ms = node.last_seen_ms.max(seen);
         }
         if let Some(boot) = now.facts.boot {
             node.boot_id = boot.to_string();
         }
-        let mut trouble = Vec::new();
+        let mut trouble = standing(&node, record);
         if let Some(report) = now.facts.report() {
             node.slivers = Some(u32::try_from(report.slivers.len()).unwrap_or(u32::MAX));
             node.load_one = report.load.map(|load| load.one);
@@ -230,4 +240,29 @@ impl Fleet {
         };
         Err(Error::Unreachable(format!("node {node} is not attached: {seen}")))
     }
+}
+
+/// What stands against the node, by its keys and its clock.
+fn standing(node: &v1::Node, record: &NodeRecord) -> Vec<String> {
+    let mut trouble = Vec::new();
+    if node.revoked_at_ms != 0 {
+        trouble.push("revoked: shut out until redbutton node rekey".to_owned());
+    }
+    if node.quarantined {
+        let why = record
+            .quarantined
+            .as_ref()
+            .map_or("two machines share its key", |q| &q.why);
+        trouble.push(format!(
+            "quarantined, its answers prove nothing until redbutton node rekey: {why}"
+        ));
+    }
+    if let Some(skew) = node
+        .clock_skew_ms
+        .filter(|skew| skew.unsigned_abs() >= WRONG_CLOCK_MS)
+    {
+        let way = if skew > 0 { "ahead" } else { "behind" };
+        trouble.push(format!("its clock is {} s {way}", skew.unsigned_abs() / 1_000));
+    }
+    trouble
 }

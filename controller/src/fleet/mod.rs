@@ -26,10 +26,12 @@ mod aim;
 mod approve;
 mod attach;
 mod carry_out;
+mod clones;
 mod direct;
 mod epochs;
 mod facts;
 mod frames;
+mod keys;
 mod look;
 mod merge;
 mod order_view;
@@ -43,20 +45,23 @@ mod state;
 mod unwritten;
 mod witness;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::{Hold, NodeId, OrderId, Version};
+use proto::{DaemonRole, Hold, NodeId, OrderId, Version};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::{NodeIndex, NodeRef};
-use crate::store::{EPOCH_BLOCK, HoldRecord, NodeSeen, Note, Store, StoreError};
+use crate::pki::Authority;
+use crate::store::{EPOCH_BLOCK, HoldRecord, Holder, NodeSeen, Note, Store, StoreError};
 
 pub(crate) use aim::Aim;
 pub use approve::Agreed;
 pub(crate) use approve::act_of;
+pub use keys::Issuing;
 pub use press::Pressed;
 pub use roster::Member;
 pub use state::{LiveOrder, Standing};
@@ -90,7 +95,7 @@ impl Default for FleetConfig {
 /// The nodes, and the orders on their way to them.
 pub struct Fleet {
     store: Arc<dyn Store>,
-    signer: Arc<trust::Signer>,
+    issuing: Issuing,
     /// Whose short signatures are ours.
     keys: trust::Keyring,
     config: FleetConfig,
@@ -101,6 +106,8 @@ pub struct Fleet {
     unwritten: Arc<Unwritten>,
     policies: policies::Policies,
     items: mpsc::Sender<Item>,
+    /// Connections of daemons so far.
+    accepted: AtomicU64,
     agreeing: approve::Agreeing,
     witnessing: witness::Witnessing,
     sightings: mpsc::Sender<NodeSeen>,
@@ -126,7 +133,7 @@ impl Fleet {
     /// twice.
     pub async fn load(
         store: Arc<dyn Store>,
-        signer: Arc<trust::Signer>,
+        issuing: Issuing,
         config: FleetConfig,
         shutdown: CancellationToken,
     ) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), StoreError> {
@@ -141,6 +148,12 @@ impl Fleet {
         for node in store.all_nodes().await? {
             state.enrol(&node);
         }
+        for key in store.key_trust().await? {
+            if let Holder::Node(id, DaemonRole::NodeManager) = key.holder {
+                state.keys.insert(key.spki, id);
+            }
+        }
+        let signer = issuing.authority.signer();
         for record in store.holds().await? {
             let HoldRecord {
                 hold,
@@ -178,7 +191,7 @@ impl Fleet {
         let fleet = Arc::new(Self {
             unwritten: Arc::new(Unwritten::new(store.clone())),
             store,
-            signer,
+            issuing,
             keys,
             merging: tokio::sync::Mutex::new(()),
             config,
@@ -186,6 +199,7 @@ impl Fleet {
             gate: tokio::sync::Mutex::new(epochs::Epochs::new(block)),
             policies: policies::Policies::default(),
             items,
+            accepted: AtomicU64::new(0),
             agreeing: approve::Agreeing::default(),
             witnessing: witness::Witnessing::default(),
             sightings,
@@ -198,6 +212,7 @@ impl Fleet {
             tokio::spawn(recorder::run(fleet.clone(), queue)),
             tokio::spawn(recorder::note_sightings(fleet.clone(), seen)),
             tokio::spawn(recorder::retry(fleet.clone())),
+            tokio::spawn(keys::keep(fleet.clone())),
             tokio::spawn(policies::run(fleet.clone())),
             tokio::spawn(witness::run(fleet.clone())),
         ];
@@ -215,8 +230,24 @@ impl Fleet {
     }
 
     /// Says what must outlive the database and the connections.
-    pub fn signer(&self) -> &Arc<trust::Signer> {
-        &self.signer
+    pub fn signer(&self) -> Arc<trust::Signer> {
+        self.issuing.authority.signer()
+    }
+
+    /// The controller's certificates and keys.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.issuing.authority
+    }
+
+    /// Whose short signatures are ours: the signer that we began with, and the one of now, should it have been rotated.
+    fn signers(&self) -> trust::Keyring {
+        let mut ring = self.keys.clone();
+        if let Some(certificate) = self.signer().chain().first()
+            && let Err(error) = ring.add(certificate)
+        {
+            tracing::error!(%error, "what nodes bring back cannot be checked");
+        }
+        ring
     }
 
     /// The highest version so far.

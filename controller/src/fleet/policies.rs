@@ -194,7 +194,7 @@ impl Fleet {
         for (record, mut snapshot) in unissued {
             snapshot.version = Some(record.version.into());
             snapshot.issued_at_ms = record.issued_at_ms;
-            let statement = self.signer.sign(Kind::Policy, snapshot.encode_to_vec());
+            let statement = self.signer().sign(Kind::Policy, snapshot.encode_to_vec());
             let command = v1::Command {
                 now: Some(self.now().into()),
                 action: Some(Action::Policy(statement)),

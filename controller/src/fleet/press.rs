@@ -288,12 +288,12 @@ impl Fleet {
     /// Signs what an order sets, or what it lifts: once, however many nodes there are.
     fn give_word(&self, sets: &[Hold], lifts: &[Hold], version: Version) -> Signatures {
         let set = |hold: &Hold| {
-            let word = self.signer.sign_short(Kind::Hold, &canonical::hold(hold));
+            let word = self.signer().sign_short(Kind::Hold, &canonical::hold(hold));
             (hold.id, word)
         };
         let lift = |hold: &Hold| {
             let body = canonical::release(hold.id, version);
-            (hold.id, self.signer.sign_short(Kind::Release, &body))
+            (hold.id, self.signer().sign_short(Kind::Release, &body))
         };
         sets.iter().map(set).chain(lifts.iter().map(lift)).collect()
     }

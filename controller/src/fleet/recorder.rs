@@ -23,6 +23,10 @@ const GATHER: Duration = Duration::from_millis(10);
 /// Between two tries to write what the disk refused.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Of answers that count for nothing.
+const QUARANTINED: &str =
+    "quarantined: two machines share the node's key, so this proves nothing (redbutton node rekey)";
+
 /// Something to record.
 #[derive(Debug)]
 pub(crate) enum Item {
@@ -135,10 +139,16 @@ impl Fleet {
                     let Some(member) = state.roster.get(node).map(|member| member.id) else {
                         continue;
                     };
+                    let doubtful = state.node(node).is_some_and(|node| node.quarantined);
                     let Some(open) = state.open_mut(order) else {
                         late += 1;
                         continue;
                     };
+                    if doubtful {
+                        answer.detail = format!("{QUARANTINED}: {}", answer.detail);
+                        answer.outcome = Outcome::Failed.into();
+                        answer.proven = false;
+                    }
                     let said = match Said::check(open.record.kind, answer.outcome, answer.proven) {
                         Ok(said) => said,
                         Err(why) => {

@@ -1,17 +1,19 @@
 //! What the controller knows while it runs, behind one short lock: the roster, who is attached, what holds, which
 //! orders are not done. All of it can be rebuilt from the store and from what nodes report.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use link::Link;
 use proto::canonical::Signature;
 use proto::v1::{self, Outcome};
-use proto::{BootId, Hold, HoldId, NodeId, OrderId, Scope, Version};
+use proto::{BootId, Hold, HoldId, InviteId, NodeId, OrderId, Scope, Version};
 use tokio::sync::{broadcast, mpsc};
+use trust::Spki;
 
 use super::facts::Facts;
 use super::frames::{self, Batch, Catchup};
+use super::keys::Credential;
 use super::roster::{Member, Roster};
 use crate::orders::{Cell, Delivery, NodeIndex, Tracker};
 use crate::store::{Exemption, OrderKind, OrderRecord, OrderState, ResultRecord, SignedRelease, Wish};
@@ -28,6 +30,14 @@ pub(crate) struct Slot {
     pub(crate) generation: u64,
     pub(crate) commands: mpsc::Sender<Batch>,
     pub(crate) link: Link,
+    pub(crate) credential: Credential,
+}
+
+/// A connection that is to become the current one.
+pub(crate) struct NewLink {
+    pub(crate) commands: mpsc::Sender<Batch>,
+    pub(crate) link: Link,
+    pub(crate) credential: Credential,
 }
 
 /// A node as it is now.
@@ -35,6 +45,10 @@ pub(crate) struct Slot {
 pub(crate) struct NodeNow {
     pub(crate) slot: Option<Slot>,
     pub(crate) facts: Facts,
+    /// Shut out until a rekey.
+    pub(crate) revoked: bool,
+    /// Its answers count for nothing until a rekey.
+    pub(crate) quarantined: bool,
     /// The policy that was last written to its link, and when.
     pub(crate) policy_sent: Option<(Version, i64)>,
 }
@@ -107,6 +121,10 @@ pub(crate) struct State {
     /// By epoch, so that nodes get what they are owed in the order of the decisions.
     pub(crate) book: BTreeMap<Version, Open>,
     pub(crate) places: HashMap<OrderId, Version>,
+    /// Good keys of nodes. One that is not here may still be in the store; one that was revoked is not here.
+    pub(crate) keys: HashMap<Spki, NodeId>,
+    /// Tokens whose refusal was audited.
+    pub(crate) told: HashSet<InviteId>,
     /// Results that stand in the trackers, are being written, and have not been told to watchers.
     pub(crate) writing: News,
     next_generation: u64,
@@ -133,6 +151,8 @@ impl State {
             diaries: HashMap::new(),
             book: BTreeMap::new(),
             places: HashMap::new(),
+            keys: HashMap::new(),
+            told: HashSet::new(),
             writing: News::from([]),
             next_generation: 0,
         }
@@ -233,6 +253,8 @@ impl State {
         self.nodes.push(NodeNow {
             slot: None,
             facts: Facts::known(record.boot_id, record.last_seen_ms),
+            revoked: record.revoked_at_ms.is_some(),
+            quarantined: record.quarantined.is_some(),
             policy_sent: None,
         });
         for open in self.book.values_mut() {
@@ -337,16 +359,30 @@ impl State {
         index: NodeIndex,
         boot: BootId,
         news: Catchup,
-        commands: mpsc::Sender<Batch>,
-        link: Link,
+        new: NewLink,
         at_ms: i64,
     ) -> Option<Owed> {
         let member = self.roster.get(index)?.clone();
+        let NewLink {
+            commands,
+            link,
+            credential,
+        } = new;
+        // It may have been revoked while it introduced itself.
+        if self.keys.get(&credential.key) != Some(&member.id) {
+            return None;
+        }
+        let doubtful = self.node(index)?.quarantined;
         let (now, holds, exempt) = (self.now, &self.holds, &self.exempt);
         let mut frames = Vec::new();
         let mut verdicts = Vec::new();
         for open in self.book.values_mut() {
             if open.tracker.cell(index) == Cell::ABSENT {
+                continue;
+            }
+            // The other boot id may be the other machine's.
+            if doubtful && open.record.kind == OrderKind::RebootNode && open.tracker.cell(index).is_answered()
+            {
                 continue;
             }
             match open.tracker.attached(index, boot, |hold| {
@@ -377,6 +413,7 @@ impl State {
             generation,
             commands,
             link,
+            credential,
         };
         let node = self.node_mut(index)?;
         node.policy_sent = None;
@@ -387,6 +424,41 @@ impl State {
             generation,
             replaced,
         })
+    }
+
+    /// The node has a new key, and perhaps lost older ones: it is one machine again, and may attach. Returns links to
+    /// cut.
+    pub(crate) fn welcome(
+        &mut self,
+        record: &crate::store::NodeRecord,
+        key: Spki,
+        revoked: &[Spki],
+    ) -> Option<Link> {
+        self.keys.insert(key, record.id);
+        let index = self.roster.index(record.id)?;
+        for key in revoked {
+            self.keys.remove(key);
+        }
+        let node = self.node_mut(index)?;
+        node.revoked = record.revoked_at_ms.is_some();
+        if node.quarantined && record.quarantined.is_none() {
+            node.facts.absolve();
+        }
+        node.quarantined = record.quarantined.is_some();
+        let slot = node.slot.as_ref()?;
+        revoked.contains(&slot.credential.key).then(|| slot.link.clone())
+    }
+
+    /// The node's keys are good no more. Returns the link to cut.
+    pub(crate) fn shut_out(&mut self, id: NodeId, keys: &[Spki]) -> Option<Link> {
+        for key in keys {
+            self.keys.remove(key);
+        }
+        self.keys.retain(|_, node| *node != id);
+        let index = self.roster.index(id)?;
+        let node = self.node_mut(index)?;
+        node.revoked = true;
+        node.slot.as_ref().map(|slot| slot.link.clone())
     }
 
     /// The link of this generation has ended. False when another one has taken its place.

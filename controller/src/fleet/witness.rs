@@ -146,7 +146,7 @@ impl Fleet {
             // Strictly later than the one before, whatever happens to the clock: `audit::judge` relies on it.
             at_ms: last.map_or(now_ms(), |last| now_ms().max(last.at_ms + 1)),
         };
-        let statement = self.signer.sign(Kind::AuditHead, stated.encode());
+        let statement = self.signer().sign(Kind::AuditHead, stated.encode());
         let mut inner = self.witnessing.lock();
         inner.signed = Some((stated, statement));
         inner.due = true;

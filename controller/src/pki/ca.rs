@@ -7,9 +7,8 @@ use std::str::FromStr;
 use proto::bundle::SecretPem;
 use proto::{DaemonRole, Identity, NodeId, NodeName, PersonName};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
-    string::Ia5String,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType, string::Ia5String,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -19,12 +18,19 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long a person's certificate is good for.
 pub const PERSON_LIFE: Duration = Duration::days(90);
-/// How long a node's certificate is good for.
-pub const NODE_LIFE: Duration = Duration::days(365);
-/// How long the CA is good for, and the controller's certificate with it: nothing renews that one yet.
-const CA_LIFE: Duration = Duration::days(3_652);
-/// Certificates are good from a little earlier on: the reader's clock may be behind.
+/// How long a node's certificate is good for; it is renewed from half of that on.
+pub const NODE_LIFE: Duration = Duration::days(1);
+/// How long the controller's certificate is good for; it renews that by itself.
+pub(super) const CONTROLLER_LIFE: Duration = Duration::days(30);
+/// How long a root is good for, and at most the signer's certificate, which no clock judges.
+pub(super) const ROOT_LIFE: Duration = Duration::days(3_652);
+/// How long an issuing certificate is good for. Replaced when half of it is over, so that nothing is cut short.
+pub(super) const ISSUING_LIFE: Duration = Duration::days(730);
+/// Certificates are good from a little earlier on: the reader's clock may be behind. Each from a little later than
+/// its issuer.
 const BACKDATE: Duration = Duration::hours(1);
+pub(super) const ISSUING_BACKDATE: Duration = Duration::hours(2);
+pub(super) const ROOT_BACKDATE: Duration = Duration::hours(3);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -112,10 +118,14 @@ impl Issued {
     }
 }
 
-/// A CA with its key. Prints nothing of the key.
+/// A CA with its key: an issuing one below a root, or a root by itself. Prints nothing of the key.
 pub struct Ca {
+    /// Every root that is trusted.
     pem: String,
+    /// What leads from a leaf to a root: our own certificate, unless we are the root.
+    tail: String,
     issuer: Issuer<'static, KeyPair>,
+    begins: OffsetDateTime,
     expires: OffsetDateTime,
 }
 
@@ -123,7 +133,9 @@ impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             pem: _,
+            tail: _,
             issuer: _,
+            begins: _,
             expires,
         } = self;
         f.debug_struct("Ca")
@@ -133,56 +145,52 @@ impl fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// Makes a new CA.
+    /// Makes a new root that signs leaves by itself: what tests need.
     ///
     /// # Errors
     /// When there is no randomness.
     pub fn generate(now: OffsetDateTime) -> Result<(Self, SecretPem), PkiError> {
-        let make = |source| PkiError::Make {
-            subject: "the CA".to_owned(),
-            source,
-        };
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        let secret = SecretPem::new(key.serialize_pem());
-        let expires = now + CA_LIFE;
-        let mut params = params("Redbutton CA", now, expires);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let pem = params.self_signed(&key).map_err(make)?.pem();
-        Ok((
-            Self {
-                pem,
-                issuer: Issuer::new(params, key),
-                expires,
-            },
-            secret,
-        ))
+        let (pem, secret) = super::root::make_root(now)?;
+        let ca = Self::load(pem, &secret)?;
+        Ok((ca, secret))
     }
 
-    /// Takes up a CA from its files.
+    /// Takes up a root that signs leaves by itself.
     ///
     /// # Errors
     /// When one of them is malformed or the key is another's. Nothing of the key is said.
     pub fn load(pem: String, key: &SecretPem) -> Result<Self, PkiError> {
-        let unusable = |message| PkiError::Ca { message };
-        let key =
-            KeyPair::from_pem(key.expose()).map_err(|_| unusable("ca.key is not a private key in PEM"))?;
-        let der = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| unusable("ca.pem is not a certificate in PEM"))?;
-        // The certificate holds the public key's bytes as they are.
-        let public = key.public_key_raw();
-        if !der.windows(public.len()).any(|window| window == public) {
-            return Err(unusable("ca.key is not the key of ca.pem"));
-        }
-        let issuer = Issuer::from_ca_cert_der(&der, key)
-            .map_err(|_| unusable("ca.pem is not an X.509 certificate"))?;
-        let expires = X509Certificate::from_der(&der)
-            .map(|(_, certificate)| certificate.validity().not_after.to_datetime())
-            .map_err(|_| unusable("ca.pem is not an X.509 certificate"))?;
-        Ok(Self { pem, issuer, expires })
+        let (issuer, begins, expires) = issuer(&pem, key, CA_FILES)?;
+        Ok(Self {
+            pem,
+            tail: String::new(),
+            issuer,
+            begins,
+            expires,
+        })
     }
 
-    /// The CA's certificate, PEM.
+    /// Takes up an issuing CA below one of the roots.
+    ///
+    /// # Errors
+    /// As [`Ca::load`].
+    pub(super) fn issuing(roots: String, pem: String, key: &SecretPem) -> Result<Self, PkiError> {
+        let (issuer, begins, expires) = issuer(&pem, key, ISSUING)?;
+        Ok(Self {
+            pem: roots,
+            tail: pem,
+            issuer,
+            begins,
+            expires,
+        })
+    }
+
+    /// From when it is good.
+    pub(super) const fn begins(&self) -> OffsetDateTime {
+        self.begins
+    }
+
+    /// Every root that is trusted, PEM.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
@@ -194,7 +202,7 @@ impl Ca {
         self.expires
     }
 
-    /// The controller's own certificate, as long as the CA.
+    /// The controller's own certificate, with its chain.
     ///
     /// # Errors
     /// When there is no randomness.
@@ -207,8 +215,8 @@ impl Ca {
         self.issue(
             Identity::Controller,
             names,
-            ExtendedKeyUsagePurpose::ServerAuth,
-            CA_LIFE,
+            vec![ExtendedKeyUsagePurpose::ServerAuth],
+            CONTROLLER_LIFE,
             now,
         )
     }
@@ -222,7 +230,7 @@ impl Ca {
         self.issue(
             identity,
             Vec::new(),
-            ExtendedKeyUsagePurpose::ClientAuth,
+            vec![ExtendedKeyUsagePurpose::ClientAuth],
             life,
             now,
         )
@@ -240,18 +248,7 @@ impl Ca {
         now: OffsetDateTime,
     ) -> Result<Issued, PkiError> {
         let identity = Identity::Daemon(id, DaemonRole::NodeManager);
-        let names = vec![SanType::DnsName(ia5(name.as_str())?)];
-        let make = |source| PkiError::Make {
-            subject: identity.to_string(),
-            source,
-        };
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        // It dials the controller, and people dial it.
-        let usage = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
-        self.certify(identity, &key, names, usage, life, now)
+        self.issue(identity, node_names(name)?, node_usage(), life, now)
     }
 
     /// A certificate for the key that makes the controller's statements (crate `trust`), as long as the CA.
@@ -265,14 +262,25 @@ impl Ca {
             source,
         };
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(make)?;
-        self.certify(identity, &key, Vec::new(), Vec::new(), CA_LIFE, now)
+        self.certify(identity, &key, Vec::new(), Vec::new(), ROOT_LIFE, now)
+    }
+
+    /// A new certificate for the signer that there is: after a change of roots its statements lead to the new one.
+    ///
+    /// # Errors
+    /// When its key is malformed.
+    pub(super) fn signer_again(&self, key: &SecretPem, now: OffsetDateTime) -> Result<Issued, PkiError> {
+        let key = KeyPair::from_pem(key.expose()).map_err(|_| PkiError::Ca {
+            message: "the signer's key is not a private key in PEM",
+        })?;
+        self.certify(Identity::Signer, &key, Vec::new(), Vec::new(), ROOT_LIFE, now)
     }
 
     pub(super) fn issue(
         &self,
         identity: Identity,
         names: Vec<SanType>,
-        usage: ExtendedKeyUsagePurpose,
+        usage: Vec<ExtendedKeyUsagePurpose>,
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, PkiError> {
@@ -281,7 +289,7 @@ impl Ca {
             source,
         };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        self.certify(identity, &key, names, vec![usage], life, now)
+        self.certify(identity, &key, names, usage, life, now)
     }
 
     fn certify(
@@ -302,7 +310,7 @@ impl Ca {
         })
     }
 
-    /// The certificate alone and when it ends; whoever has the key keeps it.
+    /// The certificate with its chain and when it ends; whoever has the key keeps it.
     pub(super) fn certify_key(
         &self,
         identity: &Identity,
@@ -319,25 +327,77 @@ impl Ca {
         // Certificates know no fractions of seconds.
         let expires = (now + life).min(self.expires).truncate_to_second();
         names.push(SanType::URI(ia5(&identity.to_string())?));
-        let mut params = params(&identity.to_string(), now, expires);
+        let begins = (now - BACKDATE).max(self.begins());
+        let mut params = params(&identity.to_string(), begins, expires);
         params.subject_alt_names = names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usage;
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(key, &self.issuer).map_err(make)?.pem();
-        Ok((certificate, expires))
+        let mut chain = params.signed_by(key, &self.issuer).map_err(make)?.pem();
+        chain.push_str(&self.tail);
+        Ok((chain, expires))
     }
 }
 
-fn params(name: &str, now: OffsetDateTime, expires: OffsetDateTime) -> CertificateParams {
+/// What errors call the certificate and the key.
+type Called = [&'static str; 3];
+const CA_FILES: Called = [
+    "ca.key is not a private key in PEM",
+    "ca.pem is not an X.509 certificate in PEM",
+    "ca.key is not the key of ca.pem",
+];
+const ISSUING: Called = [
+    "the issuing key is not a private key in PEM",
+    "the issuing certificate is not X.509 in PEM",
+    "the issuing key is not the key of its certificate",
+];
+
+fn issuer(
+    pem: &str,
+    key: &SecretPem,
+    [no_key, no_certificate, strangers]: Called,
+) -> Result<(Issuer<'static, KeyPair>, OffsetDateTime, OffsetDateTime), PkiError> {
+    let unusable = |message| PkiError::Ca { message };
+    let key = KeyPair::from_pem(key.expose()).map_err(|_| unusable(no_key))?;
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable(no_certificate))?;
+    let (begins, expires) = {
+        let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| unusable(no_certificate))?;
+        if certificate.public_key().raw != key.subject_public_key_info() {
+            return Err(unusable(strangers));
+        }
+        let validity = certificate.validity();
+        (
+            validity.not_before.to_datetime(),
+            validity.not_after.to_datetime(),
+        )
+    };
+    let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|_| unusable(no_certificate))?;
+    Ok((issuer, begins, expires))
+}
+
+pub(super) fn node_names(name: &NodeName) -> Result<Vec<SanType>, PkiError> {
+    Ok(vec![SanType::DnsName(ia5(name.as_str())?)])
+}
+
+/// A node dials the controller, and people dial it.
+pub(super) fn node_usage() -> Vec<ExtendedKeyUsagePurpose> {
+    vec![
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ]
+}
+
+pub(super) fn params(name: &str, begins: OffsetDateTime, expires: OffsetDateTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // At most 64 characters (X.520); peers read the URI, this is for people.
     params
         .distinguished_name
         .push(DnType::CommonName, name.chars().take(64).collect::<String>());
-    params.not_before = now - BACKDATE;
+    params.not_before = begins;
     params.not_after = expires;
+    // By default it would come from the key, and a renewed certificate has the same key.
+    params.serial_number = Some(uuid::Uuid::new_v4().into_bytes().to_vec().into());
     params
 }
 

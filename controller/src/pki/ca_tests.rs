@@ -140,7 +140,7 @@ fn wrong_files_are_refused_without_showing_the_key() {
         (
             "not a certificate".to_owned(),
             key.clone(),
-            "ca.pem is not a certificate in PEM",
+            "ca.pem is not an X.509 certificate in PEM",
         ),
     ];
     for (pem, key, expected) in cases {

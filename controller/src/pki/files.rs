@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Why a file was not written or read.
@@ -43,13 +43,8 @@ impl FileError {
 /// # Errors
 /// [`FileError::Exists`], or what the system said.
 pub fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!(".{name}.{}.new", std::process::id()));
-    let written = write_synced(&temporary, text)
+    let (parent, temporary) = beside(path);
+    let written = write_synced(&temporary, text.as_bytes())
         .map_err(FileError::io(path, "write"))
         .and_then(|()| {
             // A link, not a rename: a rename would put itself in the place of a file that came meanwhile.
@@ -67,10 +62,47 @@ pub fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
     // Best effort: left behind it is a private file under a hidden name, and the true error is the one above.
     let _ = fs::remove_file(&temporary);
     written?;
-    sync_directory(parent)
+    sync_directory(&parent)
 }
 
-fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+/// Puts a file of mode 0600 in the place of whatever stands there, as whole as [`create_private`] and as durable.
+/// It belongs to whom the directory belongs to, so that root's commands lock no service out.
+///
+/// # Errors
+/// What the system said; then what stood there stands.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let (parent, temporary) = beside(path);
+    let written = write_synced(&temporary, bytes)
+        .and_then(|()| give_to_owner(&parent, &File::open(&temporary)?))
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(source) = written {
+        // Best effort: left behind it is a private file under a hidden name, and the true error is this one.
+        let _ = fs::remove_file(&temporary);
+        return Err(FileError::io(path, "write")(source));
+    }
+    sync_directory(&parent)
+}
+
+/// Gives a file to whom its directory belongs to, where that is somebody else.
+pub(crate) fn give_to_owner(dir: &Path, file: &File) -> io::Result<()> {
+    let (owner, ours) = (fs::metadata(dir)?, file.metadata()?);
+    if (owner.uid(), owner.gid()) == (ours.uid(), ours.gid()) || !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
+}
+
+fn beside(path: &Path) -> (PathBuf, PathBuf) {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = parent.join(format!(".{name}.{}.new", std::process::id()));
+    (parent, temporary)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Left by an earlier process with our id that crashed; nobody else writes such names.
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new()
@@ -78,7 +110,7 @@ fn write_synced(path: &Path, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 

@@ -1,28 +1,32 @@
-//! The plain CA of `controller init`: whom a certificate speaks for, and for how long.
+//! Roots, the issuing CA below one of them, and the leaves: whom a certificate speaks for, and for how long.
 //!
 //! ```text
-//!   ca.pem, ca.key ──┬── controller: serverAuth, DNS and IP names, redbutton://controller
-//!                    ├── person:     clientAuth, redbutton://person/NAME
-//!                    ├── breakglass: clientAuth, redbutton://breakglass/NAME: good at nodes alone (`breakglass.rs`)
-//!                    ├── invite:     clientAuth, redbutton://invite/UUID: may have one key certified (`request.rs`)
-//!                    ├── node:       clientAuth, DNS name, redbutton://node/UUID/nodemgr
-//!                    └── signer:     Ed25519, redbutton://signer: makes statements, never a connection
+//!   root ─▶ issuing CA ──┬── controller: serverAuth, DNS and IP names, redbutton://controller
+//!   (several while one   ├── person:     clientAuth, redbutton://person/NAME
+//!    takes over from     ├── invite:     clientAuth, redbutton://invite/UUID: may have one key certified (`request.rs`)
+//!    another)            ├── breakglass: clientAuth, redbutton://breakglass/NAME: good at nodes alone (`breakglass.rs`)
+//!                        ├── node:       clientAuth, serverAuth, DNS name, redbutton://node/UUID/nodemgr
+//!                        └── signer:     Ed25519, redbutton://signer: makes statements, never a connection
 //! ```
 //!
-//! ECDSA P-256 by aws-lc-rs. Every certificate carries exactly one identity; the CA signs end entities only (path
-//! length 0). Keys are made here and leave as text of a secret type; they stand unencrypted in files of mode 0600
-//! until the issue on trust seals them, brings intermediates and day-long certificates.
+//! ECDSA P-256 by aws-lc-rs. Every leaf carries exactly one identity and its chain; the root signs issuing CAs alone
+//! (path length 1), an issuing CA leaves alone (path length 0). [`Authority`] keeps all of it in one sealed file.
 //!
-//! `now` is an argument. Files are `files.rs`'s matter.
+//! `now` is an argument, but for files, which are `files.rs`'s and `authority.rs`'s matter.
 
+mod authority;
 mod breakglass;
 mod ca;
 mod files;
+mod kept;
+mod migrate;
 mod request;
-mod signer;
+mod root;
 
+pub use authority::{Authority, AuthorityError, RootView, Upkeep, View};
 pub use breakglass::BREAKGLASS_MOST;
 pub use ca::{Ca, Issued, NODE_LIFE, PERSON_LIFE, PkiError, ServerName};
-pub use files::{FileError, create_private, sync_directory};
+pub(crate) use files::give_to_owner;
+pub use files::{FileError, create_private, replace_private, sync_directory};
+pub use kept::Stage;
 pub use request::{Certified, RequestError, Requested};
-pub use signer::{SignerFileError, create_signer, load_signer};

@@ -3,7 +3,7 @@
 //! Of a request only the key counts, and that its holder signed: names and extensions in it are ignored, the
 //! certificate says what the controller knows.
 
-use proto::{Identity, InviteId, PersonName};
+use proto::{DaemonRole, Identity, InviteId, NodeId, NodeName, PersonName};
 use rcgen::{
     CertificateSigningRequestParams, ExtendedKeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
     PublicKeyData, SubjectPublicKeyInfo,
@@ -13,6 +13,7 @@ use time::{Duration, OffsetDateTime};
 use trust::Spki;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
+use super::ca::{node_names, node_usage};
 use super::{Ca, Issued, PkiError};
 
 /// Longest request or key, bytes. Ours have under 400.
@@ -143,10 +144,32 @@ impl Ca {
         self.issue(
             identity,
             Vec::new(),
-            ExtendedKeyUsagePurpose::ClientAuth,
+            vec![ExtendedKeyUsagePurpose::ClientAuth],
             life,
             now,
         )
+    }
+
+    /// A node manager's certificate for the key that it made.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub fn certify_node(
+        &self,
+        id: NodeId,
+        name: &NodeName,
+        requested: &Requested,
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Certified, PkiError> {
+        let identity = Identity::Daemon(id, DaemonRole::NodeManager);
+        let (names, usage) = (node_names(name)?, node_usage());
+        let (chain, expires) = self.certify_key(&identity, requested.key(), names, usage, life, now)?;
+        Ok(Certified {
+            identity,
+            chain,
+            expires,
+        })
     }
 }
 

@@ -128,7 +128,7 @@ impl Desk {
         let id = InviteId::random();
         let issued = self
             .door
-            .ca
+            .ca()
             .invite(id, time::Duration::hours(hours.into()), now)?;
         let invite = NewInvite {
             id,
@@ -145,7 +145,7 @@ impl Desk {
             identity: issued.identity.to_string(),
             name: name.to_string(),
             controllers: self.door.config.controllers.clone(),
-            ca: self.door.ca.pem().to_owned(),
+            ca: self.door.ca().pem().to_owned(),
             certificate: issued.certificate,
             key: issued.key,
         };

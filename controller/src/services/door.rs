@@ -20,7 +20,7 @@ use proto::{Identity, PersonName};
 use tokio_util::sync::CancellationToken;
 use trust::Spki;
 
-use crate::pki::Ca;
+use crate::pki::{Authority, Ca};
 use crate::store::{KeyStore, Store};
 
 /// Between two writes of when keys were used last.
@@ -45,7 +45,7 @@ pub(crate) struct DoorConfig {
 
 /// The people's door.
 pub(crate) struct Door {
-    pub(crate) ca: Ca,
+    authority: Arc<Authority>,
     pub(crate) config: DoorConfig,
     connections: Mutex<HashMap<u64, Connection>>,
     next: AtomicU64,
@@ -82,7 +82,7 @@ impl Reach {
             (Identity::Person(_), false) => Some(Reach::Everything),
             (Identity::Person(_), true) | (Identity::Invite(_), false) => Some(Reach::Enrol),
             (Identity::Invite(_), true)
-            | (Identity::Controller | Identity::Breakglass(_) | Identity::Daemon(..) | Identity::Signer, _) => {
+            | (Identity::Controller | Identity::Daemon(..) | Identity::Signer | Identity::Breakglass(_), _) => {
                 None
             }
         }
@@ -94,15 +94,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Door {
-    pub(crate) fn new(ca: Ca, config: DoorConfig) -> Self {
+    pub(crate) fn new(authority: Arc<Authority>, config: DoorConfig) -> Self {
         Self {
-            ca,
+            authority,
             config,
             connections: Mutex::default(),
             next: AtomicU64::new(0),
             used: Mutex::default(),
             turned_away: Mutex::default(),
         }
+    }
+
+    /// What issues now.
+    pub(crate) fn ca(&self) -> Arc<Ca> {
+        self.authority.ca()
     }
 
     /// Enters a connection. Everything of it runs under the token of what is returned.
@@ -235,6 +240,7 @@ mod tests {
             certificate_expires: SystemTime::now(),
             key: Spki::new([key; 32]),
             expired,
+            direct: false,
         }
     }
 
@@ -259,13 +265,15 @@ mod tests {
     }
 
     fn door() -> Arc<Door> {
-        let (ca, _) = Ca::generate(OffsetDateTime::now_utc()).expect("randomness");
+        let dir = tempfile::tempdir().expect("a directory");
+        let names = ["localhost".parse().expect("a name")];
+        let authority = Authority::create(dir.path(), &names, OffsetDateTime::now_utc()).expect("made");
         let config = DoorConfig {
             controllers: Vec::new(),
             life: Duration::ZERO,
             grace: Duration::ZERO,
         };
-        Arc::new(Door::new(ca, config))
+        Arc::new(Door::new(Arc::new(authority), config))
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::Desk;
 use super::caller::Permit;
 use crate::error::Error;
 use crate::fleet::now_ms;
-use crate::pki::{Certified, PkiError, RequestError, Requested};
+use crate::pki::{Certified, PkiError, RequestError, Requested, View};
 use crate::store::{About, Holder, InviteUse, Invitee, StoreError};
 
 impl From<RequestError> for Error {
@@ -79,7 +79,8 @@ impl Desk {
         };
         let target = format!("person {name} (invite {id})");
         // Made first: an invite is not used up by a certificate that cannot be made.
-        let certified = self.certify(name, &requested)?;
+        let view = self.fleet.authority().view();
+        let certified = self.certify(&view, name, &requested)?;
         let wish = InviteUse {
             id,
             shown: peer.key,
@@ -105,7 +106,8 @@ impl Desk {
         match store.use_invite(&wish, note).await {
             Ok(used) => {
                 self.door.cut_keys(&used.revoked);
-                Ok(self.reply(name, certified))
+                self.fleet.note_handed(requested.spki(), &view).await;
+                Ok(self.reply(&view, name, certified))
             }
             Err(error @ (StoreError::Unusable { .. } | StoreError::Exists { .. })) => {
                 self.turn_away(peer.key, "accept-invite", &target, error.to_string())
@@ -138,7 +140,8 @@ impl Desk {
             return self.turn_away(peer.key, "renew", &target, rule).await;
         }
         let key = self.good_key(&name, peer.key, "renew").await?;
-        let certified = self.certify(&name, &requested)?;
+        let view = self.fleet.authority().view();
+        let certified = self.certify(&view, &name, &requested)?;
         let permit = Permit {
             role: None,
             rule: format!("key {} is enrolled", key.spki),
@@ -156,23 +159,22 @@ impl Desk {
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(self.reply(&name, certified))
+        self.fleet.note_handed(peer.key, &view).await;
+        Ok(self.reply(&view, &name, certified))
     }
 
-    fn certify(&self, name: &PersonName, requested: &Requested) -> Result<Certified, Error> {
+    fn certify(&self, view: &View, name: &PersonName, requested: &Requested) -> Result<Certified, Error> {
         let now = OffsetDateTime::now_utc();
-        let door = &self.door;
-        Ok(door
-            .ca
-            .certify_person(name, requested, life(door.config.life), now)?)
+        let life = life(self.door.config.life);
+        Ok(view.ca().certify_person(name, requested, life, now)?)
     }
 
-    fn reply(&self, name: &PersonName, certified: Certified) -> CertifiedReply {
+    fn reply(&self, view: &View, name: &PersonName, certified: Certified) -> CertifiedReply {
         CertifiedReply {
             identity: certified.identity.to_string(),
             name: name.to_string(),
             certificate: certified.chain,
-            roots: self.door.ca.pem().to_owned(),
+            roots: view.roots_pem().to_owned(),
             controllers: self.door.config.controllers.clone(),
             expires_at_ms: millis(certified.expires),
         }

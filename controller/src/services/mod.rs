@@ -15,6 +15,7 @@ mod caller;
 pub(crate) mod door;
 mod enrol;
 mod kits;
+mod node_keys;
 mod nodes;
 mod orders;
 mod pages;

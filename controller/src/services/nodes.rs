@@ -8,8 +8,9 @@ use link::Link;
 use proto::v1::nodes_server::Nodes;
 use proto::v1::slivers_client::SliversClient;
 use proto::v1::{
-    self, GetNodeRequest, JournalLines, JournalRequest, ListNodesReply, ListNodesRequest, NodeDetail,
-    NodeJournalRequest, NodeProcessesRequest, ProcessesReply, ProcessesRequest,
+    self, EnrollNodeRequest, GetNodeRequest, JournalLines, JournalRequest, ListNodesReply, ListNodesRequest,
+    NodeDetail, NodeJournalRequest, NodeProcessesRequest, NodeToken, ProcessesReply, ProcessesRequest,
+    RekeyNodeRequest, RevokeNodeReply, RevokeNodeRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,7 +53,7 @@ fn client(link: Link) -> SliversClient<Link> {
 
 impl Desk {
     /// The node, for who may do `action` there; the others do not learn whether it is there.
-    async fn permitted_node(
+    pub(super) async fn permitted_node(
         &self,
         caller: &Caller,
         action: Action,
@@ -258,5 +259,17 @@ impl Nodes for Desk {
         request: Request<NodeJournalRequest>,
     ) -> Result<Response<Self::JournalStream>, Status> {
         Ok(Response::new(self.journal_of(request).await?))
+    }
+
+    async fn enroll(&self, request: Request<EnrollNodeRequest>) -> Result<Response<NodeToken>, Status> {
+        Ok(Response::new(self.enroll_node(request).await?))
+    }
+
+    async fn rekey(&self, request: Request<RekeyNodeRequest>) -> Result<Response<NodeToken>, Status> {
+        Ok(Response::new(self.rekey_node(request).await?))
+    }
+
+    async fn revoke(&self, request: Request<RevokeNodeRequest>) -> Result<Response<RevokeNodeReply>, Status> {
+        Ok(Response::new(self.revoke_node(request).await?))
     }
 }

@@ -24,6 +24,7 @@ mod error;
 pub(crate) mod high_water;
 mod keys;
 pub mod merge;
+mod node_keys;
 mod order_records;
 mod policies;
 mod proposals;
@@ -39,6 +40,7 @@ pub use keys::{
     Holder, InviteRecord, InviteSelection, InviteUse, InviteUsed, Invitee, KeyRecord, KeySelection, KeyStore,
     NewInvite, NewKey, Removed, Revoked, Tie, TieKind,
 };
+pub use node_keys::{KeyTrust, NodeKeyStore, Quarantine, RevokedNode, Trusted};
 pub use order_records::{
     Committed, HoldRecord, ImportedHold, NewOrder, OrderFilter, OrderKind, OrderProgress, OrderRecord,
     OrderState, Recorded, Release, ResultRecord, Wish,
@@ -61,7 +63,9 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The controller's memory; people's and nodes' keys are [`KeyStore`]'s. Errors that any method may return besides its own: [`StoreError::Full`],
 /// [`StoreError::Busy`], [`StoreError::Corrupt`], [`StoreError::Other`].
 #[async_trait]
-pub trait Store: KeyStore + PolicyStore + ProposalStore + Told + Send + Sync + 'static {
+pub trait Store:
+    KeyStore + NodeKeyStore + PolicyStore + ProposalStore + Told + Send + Sync + 'static
+{
     // --- the clock of decisions ---
 
     /// The life of this database; the first is 1.

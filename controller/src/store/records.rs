@@ -2,6 +2,8 @@
 
 use proto::{BootId, NodeId, NodeName, OrderId, PersonName, SiteName, SliceName, Version};
 
+use super::Quarantine;
+
 // --- audit ---
 
 /// An audit entry to seal, and what it speaks of, so that lists can be narrowed to it.
@@ -226,6 +228,10 @@ pub struct NodeRecord {
     pub boot_id: Option<BootId>,
     /// Milliseconds since 1970; `None`: never.
     pub last_seen_ms: Option<i64>,
+    /// Shut out since then, milliseconds since 1970; `None`: it may attach.
+    pub revoked_at_ms: Option<i64>,
+    /// Its answers count for nothing; `None`: they do.
+    pub quarantined: Option<Quarantine>,
 }
 
 /// Which nodes are wanted.

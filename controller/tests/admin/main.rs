@@ -1,5 +1,7 @@
 //! `init` and `issue`: what they leave on the disk, and what they refuse.
 
+mod ca;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use controller::admin::{
     AdminError, Init, InvitePerson, IssueNode, IssuePerson, init, invite_person, issue_node, issue_person,
 };
+use controller::pki::Authority;
 use controller::store::{About, Holder, Invitee, KeyStore, NewPerson, NewSite, Note, SqliteStore, Store};
 use proto::bundle::Bundle;
 use proto::{DaemonRole, Identity, Version};
@@ -89,6 +92,13 @@ fn shake_hands(dir: &Path, bundle: &Bundle) -> Result<(), String> {
     use std::sync::Arc;
     let read = |file: &str| fs::read_to_string(dir.join(file)).expect(file);
     let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    let chain = |pem: &str| {
+        CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .expect("a chain")
+    };
+    let view = Authority::open(dir, now()).expect("opens").view();
+    let (shown, shown_key) = view.controller();
     let key = |pem: &str| PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("a key");
     let roots = |pem: &str| {
         let mut roots = RootCertStore::empty();
@@ -101,16 +111,13 @@ fn shake_hands(dir: &Path, bundle: &Bundle) -> Result<(), String> {
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_client_cert_verifier(verifier.build().expect("roots"))
-        .with_single_cert(
-            vec![certificate(&read("controller.pem"))],
-            key(&read("controller.key")),
-        )
+        .with_single_cert(chain(shown), key(shown_key.expose()))
         .expect("the controller's pair");
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots(&bundle.ca))
-        .with_client_auth_cert(vec![certificate(&bundle.certificate)], key(bundle.key.expose()))
+        .with_client_auth_cert(chain(&bundle.certificate), key(bundle.key.expose()))
         .expect("the bundle's pair");
     let mut server = ServerConnection::new(Arc::new(server)).expect("a server");
     let mut client =
@@ -150,16 +157,14 @@ async fn init_makes_a_whole_controller() {
             "bundles",
             "bundles/alice.bundle",
             "bundles/bob.bundle",
-            "ca.key",
             "ca.pem",
-            "controller.key",
-            "controller.pem",
+            "pki.lock",
+            "pki.sealed",
             "redbutton.db",
-            "signer.key",
-            "signer.pem"
+            "seal.key"
         ]
     );
-    assert_eq!(tree(place.path()).len(), 12, "nothing is left beside it");
+    assert_eq!(tree(place.path()).len(), 10, "nothing is left beside it");
     for file in tree(&dir) {
         let mode = fs::metadata(dir.join(&file)).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode, if file == "bundles" { 0o700 } else { 0o600 }, "{file}");
@@ -170,7 +175,9 @@ async fn init_makes_a_whole_controller() {
     );
     let shown = done.to_string();
     assert!(
-        shown.contains("unencrypted") && shown.contains("bob.bundle"),
+        shown.contains("sealed with the file")
+            && shown.contains("state/seal.key, mode 0600")
+            && shown.contains("bob.bundle"),
         "{shown}"
     );
 
@@ -554,18 +561,34 @@ async fn without_a_controller_there_is_nothing_to_issue() {
     assert!(
         error
             .to_string()
-            .contains("holds no controller (ca.pem is missing)"),
+            .contains("holds no controller (pki.sealed is missing)"),
         "{error}"
     );
     let (dir, _store) = controller(place.path()).await;
-    let secret = fs::read_to_string(dir.join("ca.key")).expect("there");
-    fs::write(dir.join("ca.key"), &secret[..secret.len() / 2]).expect("cut");
+    let secret = fs::read_to_string(dir.join("seal.key")).expect("there");
+    let sealed = fs::read(dir.join("pki.sealed")).expect("there");
+    fs::write(dir.join("pki.sealed"), &sealed[..65 * (sealed.len() / 130)]).expect("cut");
+    let error = issue_person(
+        &IssuePerson {
+            dir: dir.clone(),
+            ..wish.clone()
+        },
+        now(),
+    )
+    .await
+    .expect_err("half a file");
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(error.to_string().ends_with("pki.sealed"), "{error}");
+    assert_eq!(cause, "sealed file is damaged or was changed");
+    assert!(!format!("{error:?}").contains(secret.trim()));
+    fs::write(dir.join("pki.sealed"), &sealed).expect("whole again");
+    fs::remove_file(dir.join("seal.key")).expect("ours");
     let error = issue_person(&IssuePerson { dir, ..wish }, now())
         .await
-        .expect_err("half a key");
-    assert_eq!(
-        error.to_string(),
-        "CA is unusable: ca.key is not a private key in PEM"
+        .expect_err("no key");
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(
+        cause.contains("has no sealing key") && cause.contains("redbutton-seal"),
+        "{cause}"
     );
-    assert!(!format!("{error:?}").contains(secret.lines().nth(1).expect("base64")));
 }

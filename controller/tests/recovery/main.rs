@@ -27,7 +27,7 @@ async fn a_backup_is_whole_private_and_never_overwrites() {
     assert_eq!(copy.check_whole().await.expect("whole"), made.head);
     copy.close().await.expect("closed");
     let secrets = fs::read_to_string(world.path("secrets")).expect("there");
-    assert!(made.secrets.contains(&"ca.key".to_owned()) && secrets.contains("PRIVATE KEY"));
+    assert!(made.secrets.contains(&"pki.sealed".to_owned()) && secrets.contains("seal.key"));
     let bytes = fs::read(&made.out).expect("there");
     assert!(
         !bytes.windows(11).any(|window| window == b"PRIVATE KEY"),
@@ -215,16 +215,16 @@ async fn lost_keys_come_back_from_the_secrets_and_others_are_not_overwritten() {
     backup(&world.backup(Some("secrets")), now())
         .await
         .expect("a copy");
-    let key = fs::read_to_string(world.dir.join("ca.key")).expect("there");
+    let key = fs::read_to_string(world.dir.join("seal.key")).expect("there");
     let mut wish = world.restore(&["alice", "bob"]);
-    fs::remove_file(world.dir.join("ca.key")).expect("lost");
+    fs::remove_file(world.dir.join("seal.key")).expect("lost");
     wish.secrets = Some(world.path("secrets"));
     restore(&wish, now()).await.expect("restored");
-    assert_eq!(fs::read_to_string(world.dir.join("ca.key")).expect("back"), key);
-    fs::write(world.dir.join("ca.key"), "another").expect("written");
+    assert_eq!(fs::read_to_string(world.dir.join("seal.key")).expect("back"), key);
+    fs::write(world.dir.join("seal.key"), "another").expect("written");
     let error = restore(&wish, now()).await.expect_err("another key").to_string();
     assert!(
-        error.contains("ca.key is there already") && !error.contains("PRIVATE"),
+        error.contains("seal.key is there already") && !error.contains("PRIVATE"),
         "{error}"
     );
     fs::write(

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use controller::admin::{Init, init};
-use controller::pki::Ca;
+use controller::pki::Authority;
 use controller::recovery::{Backup, Restore, Source};
 use controller::store::{About, NewPerson, Note, SqliteStore, Store};
 use proto::Version;
-use proto::bundle::SecretPem;
 use rustls::SignatureScheme;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -153,8 +152,9 @@ impl World {
 
 /// What `redbutton sign-restore` makes, with a certificate of that moment.
 pub(crate) fn approval(world: &World, person: &str, backup: &[u8], made: OffsetDateTime) -> String {
-    let read = |name: &str| fs::read_to_string(world.dir.join(name)).expect(name);
-    let ca = Ca::load(read("ca.pem"), &SecretPem::new(read("ca.key"))).expect("the CA");
+    let ca = Authority::open(&world.dir, OffsetDateTime::now_utc())
+        .expect("opens")
+        .ca();
     let issued = ca
         .person(&person.parse().expect("valid"), Duration::days(1), made)
         .expect("a certificate");

@@ -174,9 +174,9 @@ async fn a_node_learns_what_was_released_and_keeps_what_nobody_knows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_never_enrolled_is_not_attached() {
     let world = World::new(&["n1@princeton"]).await;
-    let read = |name: &str| std::fs::read_to_string(world.state().join(name)).expect("a file");
-    let key = proto::bundle::SecretPem::new(read("ca.key"));
-    let ca = controller::pki::Ca::load(read("ca.pem"), &key).expect("the CA");
+    let authority =
+        controller::pki::Authority::open(&world.state(), OffsetDateTime::now_utc()).expect("opens");
+    let ca = authority.ca();
     let id = NodeId::random();
     let issued = ca
         .node(
@@ -191,7 +191,7 @@ async fn a_node_that_was_never_enrolled_is_not_attached() {
         identity: issued.identity.to_string(),
         name: "ghost".into(),
         controllers: vec![format!("localhost:{}", world.daemons.port())],
-        ca: read("ca.pem"),
+        ca: ca.pem().to_owned(),
         certificate: issued.certificate,
         key: issued.key,
     };

@@ -618,8 +618,9 @@ async fn a_certificate_is_renewed_for_the_key_of_the_connection_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_of_ours_with_a_key_that_nobody_enrolled_opens_nothing() {
     let world = World::new(&[]).await;
-    let read = |file: &str| std::fs::read_to_string(world.state().join(file)).expect("a file");
-    let ca = controller::pki::Ca::load(read("ca.pem"), &SecretPem::new(read("ca.key"))).expect("the CA");
+    let authority =
+        controller::pki::Authority::open(&world.state(), OffsetDateTime::now_utc()).expect("opens");
+    let ca = authority.ca();
     let forged = ca
         .person(&name("alice"), time::Duration::HOUR, OffsetDateTime::now_utc())
         .expect("made");

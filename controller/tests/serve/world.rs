@@ -10,6 +10,7 @@ use controller::admin::{self, Init, IssueNode, IssuePerson};
 use controller::{Config, Handle};
 use futures_util::{Stream, StreamExt, stream};
 use hyper_util::rt::TokioIo;
+use nodemgr::keys::NodeKeys;
 use proto::NodeId;
 use proto::bundle::Bundle;
 use proto::v1::audit_client::AuditClient;
@@ -56,6 +57,8 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) people: SocketAddr,
     pub(crate) daemons: SocketAddr,
+    /// How long nodes' certificates are good, seconds.
+    pub(crate) node_life: u64,
     running: Option<(Handle, CancellationToken)>,
 }
 
@@ -92,6 +95,7 @@ impl World {
             dir,
             people: nowhere,
             daemons: nowhere,
+            node_life: 86_400,
             running: None,
         }
     }
@@ -108,6 +112,7 @@ impl World {
         config.people.listen = self.people;
         config.daemons.listen = self.daemons;
         config.nodes.attach_deadline_ms = 2_000;
+        config.keys.node_certificate_s = self.node_life;
         config
     }
 
@@ -171,7 +176,7 @@ impl World {
         }
     }
 
-    fn bundle_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn bundle_of(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.bundle"))
     }
 
@@ -401,6 +406,7 @@ pub(crate) struct Sim {
     asked: Arc<Mutex<Vec<v1::MergeRequest>>>,
     answering: Answering,
     links: CancellationToken,
+    keys: Option<NodeKeys>,
 }
 
 /// A good node: dead at once, proven at once.
@@ -428,7 +434,7 @@ pub(crate) fn answer(command: &Command, outcome: Outcome, proven: bool) -> Answe
 }
 
 impl Sim {
-    fn new(id: NodeId, bundle: Bundle) -> Self {
+    pub(crate) fn new(id: NodeId, bundle: Bundle) -> Self {
         let report = NodeReport {
             node: id.to_string(),
             protocol: proto::PROTOCOL,
@@ -445,7 +451,20 @@ impl Sim {
             asked: Arc::default(),
             answering: Arc::new(obedient),
             links: CancellationToken::new(),
+            keys: None,
         }
+    }
+
+    /// It keeps its key as a real node does, below a directory of its own.
+    pub(crate) fn with_keys(mut self, state: &Path) -> Self {
+        std::fs::create_dir_all(state).expect("a directory");
+        let keys = NodeKeys::load((*self.bundle).clone(), state.to_owned()).expect("a good bundle");
+        self.keys = Some(keys);
+        self
+    }
+
+    pub(crate) fn keys(&self) -> &NodeKeys {
+        self.keys.as_ref().expect("a node with keys")
     }
 
     pub(crate) fn answering(mut self, how: impl Fn(&Command) -> Vec<Answer> + Send + Sync + 'static) -> Self {
@@ -485,13 +504,19 @@ impl Sim {
             backoff,
             ..link::DialConfig::default()
         };
-        let dialer = link::Dialer::new(&self.bundle, config).expect("a good bundle");
-        let (sim, links) = (self.clone(), self.links.clone());
-        tokio::spawn(async move {
-            dialer
-                .run(Routes::new(SliversServer::new(sim)), links, |_| {})
-                .await
-        })
+        let mut routes = Routes::new(SliversServer::new(self.clone()));
+        let dialer = match &self.keys {
+            None => link::Dialer::new(&self.bundle, config).expect("a good bundle"),
+            Some(keys) => {
+                let dialer =
+                    link::Dialer::with_floor(&keys.bundle(), config, keys.floor()).expect("a good bundle");
+                keys.renews(dialer.credentials());
+                routes = routes.add_service(keys.service());
+                dialer
+            }
+        };
+        let links = self.links.clone();
+        tokio::spawn(async move { dialer.run(routes, links, |_| {}).await })
     }
 
     /// Cuts the link and stays away.

@@ -282,6 +282,7 @@ async fn a_peer_that_says_nothing_is_given_up() {
         address: local(),
         certificate_expires: std::time::SystemTime::now(),
         key: trust::Spki::new([0; 32]),
+        direct: false,
         expired: false,
     };
     let short = Duration::from_millis(50);

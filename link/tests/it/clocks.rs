@@ -146,9 +146,12 @@ async fn first_failure(dialer: &Dialer, mut door: Acceptor) -> Option<String> {
         stop.cancel();
         first
     };
-    within("the first dial", async {
-        tokio::select! { (_, first) = async { tokio::join!(run, first) } => first, () = serve => None }
-    })
+    within(
+        "the first dial",
+        Box::pin(async {
+            tokio::select! { (_, first) = async { tokio::join!(run, first) } => first, () = serve => None }
+        }),
+    )
     .await
 }
 
@@ -179,7 +182,7 @@ async fn a_wrong_clock_keeps_no_node_away_and_the_floor_still_counts() {
     ] {
         let (bundle, door) = bundle_and_door(&pki, &shown);
         let dialer = Dialer::with_floor(&bundle, config, Arc::new(TimeFloor::new(floor))).expect("dialler");
-        let failure = first_failure(&dialer, door).await;
+        let failure = Box::pin(first_failure(&dialer, door)).await;
         match (expected, failure) {
             (None, None) => {}
             (Some(word), Some(error)) => assert!(error.contains(word), "{case}: {error}"),
@@ -211,7 +214,7 @@ async fn a_wrong_clock_excuses_nothing_else() {
         let (bundle, door) = bundle_and_door(&pki, &shown);
         let dialer = Dialer::with_floor(&bundle, DialConfig::default(), Arc::new(TimeFloor::default()))
             .expect("dialler");
-        let error = first_failure(&dialer, door).await.expect(case);
+        let error = Box::pin(first_failure(&dialer, door)).await.expect(case);
         assert!(error.contains(word), "{case}: {error}");
     }
 }
@@ -233,5 +236,5 @@ async fn renewed_credentials_count_from_the_next_dial_on() {
     assert!(dialer.credentials().replace(&broken).is_err());
     (bundle.certificate, bundle.key) = (own.certificate, own.key);
     dialer.credentials().replace(&bundle).expect("good");
-    assert_eq!(first_failure(&dialer, door).await, None);
+    assert_eq!(Box::pin(first_failure(&dialer, door)).await, None);
 }

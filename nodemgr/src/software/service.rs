@@ -1,7 +1,7 @@
 //! The gRPC service `SoftwareUpdates`, on the link.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use prost::Message;
@@ -38,7 +38,7 @@ pub(crate) struct Setup {
     /// Why no program can be changed here; empty: it can.
     pub(crate) refused: String,
     /// Whose signers may name a program.
-    pub(crate) roots: Roots,
+    pub(crate) roots: Arc<RwLock<Roots>>,
     /// Ends the daemon.
     pub(crate) shutdown: CancellationToken,
 }
@@ -205,7 +205,14 @@ impl Updates {
     fn judge(&self, statement: Option<v1::SignedStatement>) -> Result<Offered, Status> {
         let refuse = |why: String| Err(Status::permission_denied(why));
         let statement = statement.unwrap_or_default();
-        let body = match trust::verify(&statement, &self.0.setup.roots, Kind::Software) {
+        let roots = self
+            .0
+            .setup
+            .roots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let body = match trust::verify(&statement, &roots, Kind::Software) {
             Ok(body) => body,
             Err(error) => return refuse(format!("manifest: {error}")),
         };

@@ -43,7 +43,7 @@ fn world(refused: &str) -> World {
         state_dir: dir.path().to_owned(),
         config_file: "/etc/redbutton/nodemgr.toml".into(),
         refused: refused.into(),
-        roots: Roots::from_pem(&pem).expect("a root"),
+        roots: Arc::new(std::sync::RwLock::new(Roots::from_pem(&pem).expect("a root"))),
         shutdown: shutdown.clone(),
     })
     .expect("threads");

@@ -2487,6 +2487,7 @@ pub struct InviteRequest {
     pub rekey: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct InviteReply {
     #[prost(message, optional, tag = "1")]
     pub invite: ::core::option::Option<Invite>,
@@ -3636,6 +3637,496 @@ pub mod access_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "redbutton.v1.Access";
     impl<T> tonic::server::NamedService for AccessServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRequestReply {
+    /// PKCS#10, DER. Only its key counts, and that it signed; ECDSA P-256 or Ed25519.
+    #[prost(bytes = "vec", tag = "1")]
+    pub request: ::prost::alloc::vec::Vec<u8>,
+    /// The daemon's own clock.
+    #[prost(int64, tag = "2")]
+    pub clock_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyInstall {
+    /// The certificate and its chain, PEM, leaf first.
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+    /// Every root to trust from now on, PEM.
+    #[prost(string, tag = "2")]
+    pub roots: ::prost::alloc::string::String,
+    /// Where to dial, host:port, besides what the daemon dials now.
+    #[prost(string, repeated, tag = "3")]
+    pub controllers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// UUID.
+    #[prost(string, tag = "4")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub site: ::prost::alloc::string::String,
+    /// The controller's clock.
+    #[prost(int64, tag = "7")]
+    pub at_ms: i64,
+    #[prost(int64, tag = "8")]
+    pub expires_at_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRefusal {
+    /// For people.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRefusalReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyInstallReply {
+    /// Of the key that was certified: SHA-256 of the SubjectPublicKeyInfo, hexadecimal.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+}
+/// Generated client implementations.
+pub mod keys_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// With a join token, or a certificate that has ended, it is the only service that the controller calls; then the
+    /// daemon dials again with what was installed.
+    #[derive(Debug, Clone)]
+    pub struct KeysClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl KeysClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> KeysClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> KeysClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            KeysClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// A certificate request for the key that the daemon made and keeps. The same key at every call.
+        pub async fn request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::KeyRequestReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Keys/Request",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Keys", "Request"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A certificate for that key, and everything to dial with. Answered when it is on the daemon's disk.
+        pub async fn install(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KeyInstall>,
+        ) -> std::result::Result<
+            tonic::Response<super::KeyInstallReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Keys/Install",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Keys", "Install"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Why the daemon is not let in, before the link is cut: for its log, and for whoever runs `join`.
+        pub async fn refuse(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KeyRefusal>,
+        ) -> std::result::Result<
+            tonic::Response<super::KeyRefusalReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/redbutton.v1.Keys/Refuse");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Keys", "Refuse"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod keys_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with KeysServer.
+    #[async_trait]
+    pub trait Keys: std::marker::Send + std::marker::Sync + 'static {
+        /// A certificate request for the key that the daemon made and keeps. The same key at every call.
+        async fn request(
+            &self,
+            request: tonic::Request<super::KeyRequest>,
+        ) -> std::result::Result<tonic::Response<super::KeyRequestReply>, tonic::Status>;
+        /// A certificate for that key, and everything to dial with. Answered when it is on the daemon's disk.
+        async fn install(
+            &self,
+            request: tonic::Request<super::KeyInstall>,
+        ) -> std::result::Result<tonic::Response<super::KeyInstallReply>, tonic::Status>;
+        /// Why the daemon is not let in, before the link is cut: for its log, and for whoever runs `join`.
+        async fn refuse(
+            &self,
+            request: tonic::Request<super::KeyRefusal>,
+        ) -> std::result::Result<tonic::Response<super::KeyRefusalReply>, tonic::Status>;
+    }
+    /// With a join token, or a certificate that has ended, it is the only service that the controller calls; then the
+    /// daemon dials again with what was installed.
+    #[derive(Debug)]
+    pub struct KeysServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> KeysServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for KeysServer<T>
+    where
+        T: Keys,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/redbutton.v1.Keys/Request" => {
+                    #[allow(non_camel_case_types)]
+                    struct RequestSvc<T: Keys>(pub Arc<T>);
+                    impl<T: Keys> tonic::server::UnaryService<super::KeyRequest>
+                    for RequestSvc<T> {
+                        type Response = super::KeyRequestReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Keys>::request(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Keys/Install" => {
+                    #[allow(non_camel_case_types)]
+                    struct InstallSvc<T: Keys>(pub Arc<T>);
+                    impl<T: Keys> tonic::server::UnaryService<super::KeyInstall>
+                    for InstallSvc<T> {
+                        type Response = super::KeyInstallReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KeyInstall>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Keys>::install(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InstallSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Keys/Refuse" => {
+                    #[allow(non_camel_case_types)]
+                    struct RefuseSvc<T: Keys>(pub Arc<T>);
+                    impl<T: Keys> tonic::server::UnaryService<super::KeyRefusal>
+                    for RefuseSvc<T> {
+                        type Response = super::KeyRefusalReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KeyRefusal>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Keys>::refuse(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RefuseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for KeysServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "redbutton.v1.Keys";
+    impl<T> tonic::server::NamedService for KeysServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
@@ -6012,6 +6503,12 @@ pub struct NodeReport {
     /// Releases that the node remembers and that the controller has not confirmed to know.
     #[prost(uint32, tag = "26")]
     pub tombstones: u32,
+    /// The key that it dials with: SHA-256 of the SubjectPublicKeyInfo, hexadecimal.
+    #[prost(string, tag = "27")]
+    pub key_spki: ::prost::alloc::string::String,
+    /// When the certificate ends that it will dial with next.
+    #[prost(int64, tag = "28")]
+    pub certificate_expires_at_ms: i64,
     /// Which program speaks, and whether another one can take its place.
     #[prost(message, optional, tag = "29")]
     pub software: ::core::option::Option<SoftwareState>,
@@ -6900,6 +7397,18 @@ pub struct Node {
     /// Empty: well. Otherwise what is wrong, for people.
     #[prost(string, tag = "11")]
     pub trouble: ::prost::alloc::string::String,
+    /// The node's clock minus the controller's when it last said; absent: never.
+    #[prost(int64, optional, tag = "12")]
+    pub clock_skew_ms: ::core::option::Option<i64>,
+    /// When the certificate of its link ends, or of its last one; 0: not known.
+    #[prost(int64, tag = "13")]
+    pub certificate_expires_at_ms: i64,
+    /// Two machines share its key: its answers count for nothing until a rekey.
+    #[prost(bool, tag = "14")]
+    pub quarantined: bool,
+    /// Shut out since then; 0: it may attach.
+    #[prost(int64, tag = "15")]
+    pub revoked_at_ms: i64,
     /// When the policy was issued by which the node decides on its own; 0: none.
     #[prost(int64, tag = "16")]
     pub policy_issued_at_ms: i64,
@@ -6964,6 +7473,58 @@ pub struct NodeJournalRequest {
     pub lines: u32,
     #[prost(string, tag = "3")]
     pub unit: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnrollNodeRequest {
+    /// DNS name, unique.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    /// Until the token ends, seconds; 0: an hour. At most 30 days.
+    #[prost(uint32, tag = "3")]
+    pub life_s: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RekeyNodeRequest {
+    /// UUID or name.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// As in EnrollNodeRequest.
+    #[prost(uint32, tag = "2")]
+    pub life_s: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct NodeToken {
+    /// UUID of the node that it makes or re-keys.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub site: ::prost::alloc::string::String,
+    /// The text of a bundle file. Holds the token's own key: whoever has it can use it, once.
+    #[prost(string, tag = "4")]
+    pub bundle: ::prost::alloc::string::String,
+    #[prost(int64, tag = "5")]
+    pub expires_at_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeNodeRequest {
+    /// UUID or name.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RevokeNodeReply {
+    #[prost(message, optional, tag = "1")]
+    pub node: ::core::option::Option<Node>,
+    /// Fingerprints of keys that were good until now.
+    #[prost(string, repeated, tag = "2")]
+    pub revoked: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Generated client implementations.
 pub mod nodes_client {
@@ -7137,6 +7698,70 @@ pub mod nodes_client {
                 .insert(GrpcMethod::new("redbutton.v1.Nodes", "Journal"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// A join token for a machine that is to become this node.
+        pub async fn enroll(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EnrollNodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodeToken>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Nodes/Enroll",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Nodes", "Enroll"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A join token for a node that is there: its use revokes the node's older keys and ends revocation and quarantine.
+        pub async fn rekey(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RekeyNodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodeToken>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/redbutton.v1.Nodes/Rekey");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Nodes", "Rekey"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Revokes the node's keys: cut at once, and refused until a rekey.
+        pub async fn revoke(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeNodeReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/redbutton.v1.Nodes/Revoke",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("redbutton.v1.Nodes", "Revoke"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -7174,6 +7799,21 @@ pub mod nodes_server {
             &self,
             request: tonic::Request<super::NodeJournalRequest>,
         ) -> std::result::Result<tonic::Response<Self::JournalStream>, tonic::Status>;
+        /// A join token for a machine that is to become this node.
+        async fn enroll(
+            &self,
+            request: tonic::Request<super::EnrollNodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodeToken>, tonic::Status>;
+        /// A join token for a node that is there: its use revokes the node's older keys and ends revocation and quarantine.
+        async fn rekey(
+            &self,
+            request: tonic::Request<super::RekeyNodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::NodeToken>, tonic::Status>;
+        /// Revokes the node's keys: cut at once, and refused until a rekey.
+        async fn revoke(
+            &self,
+            request: tonic::Request<super::RevokeNodeRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevokeNodeReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct NodesServer<T> {
@@ -7424,6 +8064,135 @@ pub mod nodes_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Nodes/Enroll" => {
+                    #[allow(non_camel_case_types)]
+                    struct EnrollSvc<T: Nodes>(pub Arc<T>);
+                    impl<T: Nodes> tonic::server::UnaryService<super::EnrollNodeRequest>
+                    for EnrollSvc<T> {
+                        type Response = super::NodeToken;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EnrollNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Nodes>::enroll(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EnrollSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Nodes/Rekey" => {
+                    #[allow(non_camel_case_types)]
+                    struct RekeySvc<T: Nodes>(pub Arc<T>);
+                    impl<T: Nodes> tonic::server::UnaryService<super::RekeyNodeRequest>
+                    for RekeySvc<T> {
+                        type Response = super::NodeToken;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RekeyNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Nodes>::rekey(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RekeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/redbutton.v1.Nodes/Revoke" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeSvc<T: Nodes>(pub Arc<T>);
+                    impl<T: Nodes> tonic::server::UnaryService<super::RevokeNodeRequest>
+                    for RevokeSvc<T> {
+                        type Response = super::RevokeNodeReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Nodes>::revoke(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -214,7 +214,7 @@ impl Fleet {
         let _turn = self.merging.lock().await;
         let (mut releases, mut forged) = (Vec::new(), Vec::new());
         for stone in told.into_iter().take(STONES) {
-            match rule::stone(stone, member.id, &self.keys) {
+            match rule::stone(stone, member.id, &self.signers()) {
                 Ok(TakenStone::Ours(release)) => releases.push(release),
                 Ok(TakenStone::Here(exemption)) => {
                     let hold = exemption.hold;
@@ -327,7 +327,7 @@ impl Fleet {
         let mut room = MAX_TOLD.saturating_sub(self.lock().holds.values().filter(told_by).count());
         let mut taken = Vec::new();
         for told in told.into_iter().take(HOLDS_AT_ONCE) {
-            match rule::hold(told, member.id, &member.name, self.now(), &self.keys) {
+            match rule::hold(told, member.id, &member.name, self.now(), &self.signers()) {
                 Ok(TakenHold::Ours(hold, word)) if asked.contains(&hold.id) => taken.push(Taken {
                     hold,
                     word,
@@ -336,7 +336,7 @@ impl Fleet {
                 Ok(TakenHold::Told { hold, as_told }) if asked.contains(&as_told) && room > 0 => {
                     room -= 1;
                     // From here on it is ours: the node can prove it to whatever comes after us.
-                    let word = self.signer.sign_short(Kind::Hold, &canonical::hold(&hold));
+                    let word = self.signer().sign_short(Kind::Hold, &canonical::hold(&hold));
                     taken.push(Taken {
                         hold,
                         word,

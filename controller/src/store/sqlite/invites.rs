@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection};
 use trust::Spki;
 
 use super::fault::Fail;
-use super::{audit, keys, nodes, people, places, row};
+use super::{audit, keys, node_keys, nodes, people, places, row};
 use crate::store::{
     Holder, InviteRecord, InviteSelection, InviteUse, InviteUsed, Invitee, KeySelection, NewInvite, NewKey,
     NewNode, NewPerson, Note, StoreError, TieKind,
@@ -155,6 +155,7 @@ pub(super) async fn accept(
             keys::revoke_rows(conn, &which, "re-keyed", by.as_ref(), at_ms).await?
         }
         Invitee::Node { id, rekey: true, .. } => {
+            node_keys::absolve(conn, *id).await?;
             keys::revoke_rows(conn, &KeySelection::Node(*id), "re-keyed", by.as_ref(), at_ms).await?
         }
         _ => Vec::new(),

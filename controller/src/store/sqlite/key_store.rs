@@ -1,13 +1,14 @@
-//! [`KeyStore`] in SQLite.
+//! [`KeyStore`] and [`NodeKeyStore`] in SQLite.
 
 use async_trait::async_trait;
-use proto::{InviteId, PersonName};
+use proto::{InviteId, NodeId, PersonName};
 use trust::Spki;
 
-use super::{SqliteStore, invites, keys, people};
+use super::{SqliteStore, invites, keys, node_keys, people};
 use crate::store::{
     Holder, InviteRecord, InviteSelection, InviteUse, InviteUsed, KeyRecord, KeySelection, KeyStore,
-    NewInvite, NewKey, NewPerson, Note, PersonRecord, Removed, Result, Tie,
+    KeyTrust, NewInvite, NewKey, NewPerson, NodeKeyStore, NodeRecord, Note, PersonRecord, Removed, Result,
+    RevokedNode, Tie, Trusted,
 };
 
 #[async_trait]
@@ -73,5 +74,24 @@ impl KeyStore for SqliteStore {
     }
     async fn ties(&self, a: &PersonName, b: &PersonName, since_ms: i64) -> Result<Vec<Tie>> {
         read!(self, people::ties(a, b, since_ms))
+    }
+}
+
+#[async_trait]
+impl NodeKeyStore for SqliteStore {
+    async fn revoke_node(&self, node: NodeId, why: &str, note: Note) -> Result<RevokedNode> {
+        write!(self, node_keys::revoke(node, why, note))
+    }
+    async fn quarantine_node(&self, node: NodeId, why: &str, note: Note) -> Result<NodeRecord> {
+        write!(self, node_keys::quarantine(node, why, note))
+    }
+    async fn note_trust(&self, spki: Spki, trusted: &Trusted) -> Result<()> {
+        write!(self, node_keys::note_trust(spki, trusted))
+    }
+    async fn key_trust(&self) -> Result<Vec<KeyTrust>> {
+        read!(self, node_keys::key_trust())
+    }
+    async fn keyless(&self) -> Result<Vec<String>> {
+        read!(self, node_keys::keyless())
     }
 }

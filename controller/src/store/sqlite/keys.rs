@@ -244,8 +244,8 @@ pub(super) async fn create_person(
     people::get(conn, &person.name).await
 }
 
-fn record(found: &SqliteRow) -> sqlx::Result<KeyRecord> {
-    let holder = match row::parse_opt(found, "person")? {
+pub(super) fn holder(found: &SqliteRow) -> sqlx::Result<Holder> {
+    Ok(match row::parse_opt(found, "person")? {
         Some(person) => Holder::Person(person),
         None => {
             let word: &str = found.try_get("role")?;
@@ -254,7 +254,10 @@ fn record(found: &SqliteRow) -> sqlx::Result<KeyRecord> {
                 .ok_or_else(|| misfit("role", format!("daemon {word:?} is unknown")))?;
             Holder::Node(row::uuid(found, "node").map(NodeId::from_uuid)?, role)
         }
-    };
+    })
+}
+
+fn record(found: &SqliteRow) -> sqlx::Result<KeyRecord> {
     let revoked_at_ms: Option<i64> = found.try_get("revoked_at_ms")?;
     let revoked = match revoked_at_ms {
         Some(at_ms) => Some(Revoked {
@@ -266,7 +269,7 @@ fn record(found: &SqliteRow) -> sqlx::Result<KeyRecord> {
     };
     Ok(KeyRecord {
         spki: spki(found, "spki")?,
-        holder,
+        holder: holder(found)?,
         enrolled_at_ms: found.try_get("enrolled_at_ms")?,
         enrolled_by: row::parse_opt(found, "enrolled_by")?,
         certificate_expires_at_ms: found.try_get("certificate_expires_at_ms")?,

@@ -7,7 +7,7 @@
 //!   row.rs     between rows and checked types
 //!   people.rs places.rs nodes.rs keys.rs invites.rs orders.rs results.rs holds.rs audit.rs: the statements
 //!   policies.rs: what policy each site was given
-//!   key_store.rs: the part of the store about keys
+//!   key_store.rs node_keys.rs: the parts of the store about keys
 //!   crash.rs   dies on purpose, in debug builds, so that a test can look at what is left
 //! ```
 //!
@@ -20,6 +20,7 @@ mod fault;
 mod holds;
 mod invites;
 mod keys;
+mod node_keys;
 mod nodes;
 mod open;
 mod orders;

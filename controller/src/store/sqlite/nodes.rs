@@ -9,11 +9,12 @@ use sqlx::{Row, SqliteConnection};
 use super::fault::Fail;
 use super::{audit, places, row};
 use crate::store::{
-    NewNode, NodeRecord, NodeSeen, NodeSelection, Note, Page, PageRequest, ReportRecord, StoreError,
+    NewNode, NodeRecord, NodeSeen, NodeSelection, Note, Page, PageRequest, Quarantine, ReportRecord,
+    StoreError,
 };
 
 const NODE: &str = "SELECT id, name, site, enrolled_incarnation, enrolled_epoch, enrolled_at_ms, boot_id, \
-                    last_seen_ms FROM nodes";
+                    last_seen_ms, revoked_at_ms, quarantined_at_ms, quarantined_why FROM nodes";
 
 pub(super) async fn incarnation(conn: &mut SqliteConnection) -> Result<u64, Fail> {
     let found = sqlx::query("SELECT incarnation FROM meta")
@@ -224,6 +225,12 @@ pub(super) async fn last_report(
     }))
 }
 
+fn quarantined(found: &SqliteRow) -> sqlx::Result<Option<Quarantine>> {
+    let at_ms: Option<i64> = found.try_get("quarantined_at_ms")?;
+    let why: Option<String> = found.try_get("quarantined_why")?;
+    Ok(at_ms.zip(why).map(|(at_ms, why)| Quarantine { at_ms, why }))
+}
+
 fn record(found: &SqliteRow) -> sqlx::Result<NodeRecord> {
     Ok(NodeRecord {
         id: row::uuid(found, "id").map(NodeId::from_uuid)?,
@@ -233,5 +240,7 @@ fn record(found: &SqliteRow) -> sqlx::Result<NodeRecord> {
         enrolled_at_ms: found.try_get("enrolled_at_ms")?,
         boot_id: row::uuid_opt(found, "boot_id")?.map(BootId::from_uuid),
         last_seen_ms: found.try_get("last_seen_ms")?,
+        revoked_at_ms: found.try_get("revoked_at_ms")?,
+        quarantined: quarantined(found)?,
     })
 }
