@@ -127,6 +127,35 @@ impl Audit for Desk {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    type WitnessesStream = ReceiverStream<Result<v1::NodeWitness, Status>>;
+
+    /// What this node has kept of the controller's audit: asked here, no controller can leave anything out.
+    async fn witnesses(
+        &self,
+        request: Request<v1::WitnessesRequest>,
+    ) -> Result<Response<Self::WitnessesStream>, Status> {
+        let caller = self.caller(&request).await?;
+        let (out, stream) = mpsc::channel(1);
+        if authz::may_see_node(&caller.actor, &caller.here.site) {
+            let witnessed = self.node.witnessed();
+            let trouble = match witnessed.contradictions.len() {
+                0 => String::new(),
+                count => format!("holds {count} audit heads that contradict others"),
+            };
+            let own = v1::NodeWitness {
+                node: self.node.id.to_string(),
+                node_name: self.name.clone(),
+                site: caller.here.site.to_string(),
+                reported_at_ms: super::caller::now_ms(),
+                witnessed: Some(witnessed),
+                trouble,
+            };
+            // The channel is empty and has room for one.
+            let _ = out.try_send(Ok(own));
+        }
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn head(&self, request: Request<AuditHeadRequest>) -> Result<Response<AuditHead>, Status> {
         self.caller(&request).await?;
         let head = self.diary.head();
@@ -134,14 +163,5 @@ impl Audit for Desk {
             sequence: head.sequence,
             hash: head.hash.as_bytes().to_vec(),
         }))
-    }
-
-    type WitnessesStream = ReceiverStream<Result<proto::v1::NodeWitness, Status>>;
-
-    async fn witnesses(
-        &self,
-        _: Request<proto::v1::WitnessesRequest>,
-    ) -> Result<Response<Self::WitnessesStream>, Status> {
-        self.centre("collect witnesses:")
     }
 }

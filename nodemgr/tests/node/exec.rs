@@ -107,7 +107,11 @@ fn a_held_slice_is_refused_with_the_holder_and_the_reason() {
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(5), "{said}");
         assert!(out.stdout.is_empty());
-        let what = if held.is_empty() { "this node" } else { "slice a_b" };
+        let what = if held.is_empty() {
+            "every slice everywhere"
+        } else {
+            "slice a_b"
+        };
         assert!(
             said.contains(&format!(
                 "{what} is held: {kind} by alice (support): floods a bank [hold {}]",
