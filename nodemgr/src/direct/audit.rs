@@ -127,12 +127,12 @@ impl Audit for Desk {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    type WitnessesStream = ReceiverStream<Result<v1::NodeWitness, Status>>;
+    type WitnessesStream = ReceiverStream<Result<proto::v1::NodeWitness, Status>>;
 
     /// What this node has kept of the controller's audit: asked here, no controller can leave anything out.
     async fn witnesses(
         &self,
-        request: Request<v1::WitnessesRequest>,
+        request: Request<proto::v1::WitnessesRequest>,
     ) -> Result<Response<Self::WitnessesStream>, Status> {
         let caller = self.caller(&request).await?;
         let (out, stream) = mpsc::channel(1);
@@ -142,7 +142,7 @@ impl Audit for Desk {
                 0 => String::new(),
                 count => format!("holds {count} audit heads that contradict others"),
             };
-            let own = v1::NodeWitness {
+            let own = proto::v1::NodeWitness {
                 node: self.node.id.to_string(),
                 node_name: self.name.clone(),
                 site: caller.here.site.to_string(),
