@@ -474,10 +474,7 @@ mod tests {
     #[test]
     fn a_port_given_alone_keeps_the_other_bounds_and_a_listener_given_in_part_its_port() {
         let config = parse("[people]\nlisten = \"127.0.0.1:0\"\n").expect("good");
-        assert_eq!(
-            config.people.max_handshakes,
-            ListenConfig::default().max_handshakes
-        );
+        assert_eq!(config.people.max_handshakes, Listener::people().max_handshakes);
         assert_eq!(config.daemons.listen.port(), 7444);
         let config = parse("[people]\nmax_handshakes = 9\n[daemons]\nmax_handshakes = 9\n").expect("good");
         assert_eq!(config.people.listen.port(), 7443);

@@ -10,10 +10,10 @@ use trust::{Keyring, Kind, Signer};
 use crate::world::*;
 
 impl World {
-    fn signer(&self) -> Signer {
-        let read = |name: &str| std::fs::read_to_string(self.state().join(name)).expect(name);
-        let key = proto::bundle::SecretPem::new(read("signer.key"));
-        Signer::load(&read("signer.pem"), &key).expect("the signer")
+    fn signer(&self) -> std::sync::Arc<Signer> {
+        controller::pki::Authority::open(&self.state(), time::OffsetDateTime::now_utc())
+            .expect("the controller's")
+            .signer()
     }
 }
 
