@@ -349,9 +349,12 @@ impl Handshake {
     async fn wait(&self, stream: &TcpStream, source: Source) -> Option<Turn> {
         let counters = &self.shared.counters;
         let turn = async {
-            match tokio::time::timeout(self.shared.config.handshake_deadline, stream.readable()).await {
-                Ok(Ok(())) => self.shared.turns.turn(source).await,
-                Ok(Err(_)) => {
+            // Looked at, not only asked for: readiness may be said of a stream that has nothing to read, and a peer
+            // that says nothing must not take a turn.
+            let mut first = [0];
+            match tokio::time::timeout(self.shared.config.handshake_deadline, stream.peek(&mut first)).await {
+                Ok(Ok(1..)) => self.shared.turns.turn(source).await,
+                Ok(Ok(0) | Err(_)) => {
                     count(&counters.failed);
                     None
                 }
