@@ -21,7 +21,11 @@ fn the_hold_file_is_read_obeyed_and_written_on() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join(file::NAME), HOLDS).expect("a copy");
     let loaded = file::load(dir.path(), SLOT, 1);
-    assert_eq!((loaded.note, &*loaded.state.locked), (None, ""));
+    assert_eq!(&*loaded.state.locked, "");
+    assert!(
+        loaded.note.is_some_and(|note| note.ends_with("format 1, now 2")),
+        "it is read and says that it is written anew"
+    );
     let holds: Vec<(String, HoldKind, String, Role)> = loaded
         .state
         .holds

@@ -98,6 +98,10 @@ fn main() {
     ];
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).expect("a raw socket");
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0).into();
+    // Once idle and once not: what std makes at first use is made.
+    listener.turn(Duration::from_millis(1)).expect("idle");
+    socket.send_to(&packets[7], &to).expect("sent");
+    listener.turn(Duration::from_millis(20)).expect("handled");
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     for _ in 0..50 {
         for packet in &packets {

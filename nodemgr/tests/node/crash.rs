@@ -382,7 +382,7 @@ fn what_is_wrong_with_the_files_is_said_by_name() {
     assert!(said.contains("bundle") && said.contains("No such file"), "{said}");
     fs::write(&bundle, "key = \"very secret\"").expect("writable");
     let (_, said) = run(&with_bundle);
-    assert!(said.contains("expected 600"), "{said}");
+    assert!(said.contains("chmod 600"), "{said}");
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&bundle, fs::Permissions::from_mode(0o600)).expect("ours");
     let (_, said) = run(&with_bundle);

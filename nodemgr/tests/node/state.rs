@@ -222,7 +222,7 @@ struct Disk(tempfile::TempDir);
 impl Disk {
     fn new(bytes: usize) -> Option<Self> {
         let dir = tempfile::tempdir().expect("temp dir");
-        let options = format!("size={bytes}");
+        let options = format!("size={bytes},mode=0700");
         let status = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "redbutton-test"])
             .arg(dir.path())
